@@ -1,0 +1,75 @@
+# The door to the study. `make` alone prints the targets; nothing but Python 3.11 and make has to be there before.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env reproduce figures smoke train test lint lab lock clean
+
+IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
+PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
+VENV ?= .venv
+PY = $(VENV)/bin/python
+# An environment of your own (conda, a container): `make reproduce PY=python`. Nothing is then installed.
+READY := $(if $(filter command,$(origin PY)),,$(VENV)/.ready)
+PIP = $(PY) -m pip --disable-pip-version-check install -qq --no-input --progress-bar off
+
+# Settings count only when typed after `make`: a MODEL or OUT left over in the shell must not change a study.
+given = $(if $(and $(filter command,$(origin $(1))),$($(1))),--$(2) '$($(1))')
+DEVICE_OPTION = $(call given,DEVICE,device)
+SETTINGS = $(strip $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
+	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
+	$(call given,OUT,out) $(DEVICE_OPTION))
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES WINDOW SEED OUT DEVICE"
+	@echo "             make reproduce MODEL=byminji/LLaVA-NeXT-7B-Video-FT BENCHMARK=tvbench:/data/TVBench"
+
+env: $(READY) ## create .venv with the pinned packages (the other targets do it when needed)
+	@echo "ready: $(PY)"
+
+# torch goes first and alone: pip then takes a CPU build where the machine offers one, else the registry's CUDA build.
+$(VENV)/.ready: pyproject.toml requirements.lock
+	@'$(PYTHON)' $(IS_311) || \
+		{ echo "Python 3.11 is needed: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "environment 1/3: creating $(VENV)"
+	@'$(PYTHON)' -m venv $(VENV)
+	@echo "environment 2/3: installing torch (a few minutes the first time)"
+	@$(PIP) "$$(grep '^torch==' requirements.lock)"
+	@echo "environment 3/3: installing the other pinned packages"
+	@$(PIP) -e '.[dev]' -c requirements.lock
+	@touch $@
+
+reproduce: $(READY) ## run the whole study: measure what is not stored yet, draw, write the executed notebooks
+	@$(PY) -m analysis_lib reproduce $(SETTINGS)
+
+figures: $(READY) ## redraw every figure from the stored results, without a model
+	@$(PY) -m analysis_lib reproduce --figures-only $(SETTINGS)
+
+smoke: $(READY) ## run every notebook on a few questions into build/smoke; committed results stay as they are
+	@rm -rf build/smoke
+	@$(PY) -m analysis_lib reproduce --samples 4 --out build/smoke $(DEVICE_OPTION)
+
+train: $(READY) ## re-create the two embedded models from nothing (DEVICE=cuda where there is one)
+	@$(PY) -m analysis_lib train $(strip $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))
+
+test: $(READY) ## run the tests
+	@$(PY) -m pytest
+
+lint: $(READY) ## check code and notebooks with ruff
+	@$(PY) -m ruff check .
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	@$(PY) -m jupyter lab notebooks
+
+lock: ## pin the newest packages that pyproject.toml allows (needs uv)
+	@{ printf '%s\n' \
+		'# The packages that the committed numbers were measured with; made by `make lock`, used as pip constraints.' \
+		'# CUDA packages are left out: the build of torch that pip picks brings its own.'; \
+	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links pyproject.toml | grep -v -E '^(nvidia|cuda|triton)'; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean: ## remove what can be made again: clips, smoke runs, caches (stored results and .venv stay)
+	@rm -rf build data/benchmark .pytest_cache .ruff_cache *.egg-info requirements.lock.new
+	@find analysis_lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""Where, layer by layer, does a Video LLM get its answer from?
+
+The package measures information flow by cutting attention edges and reading what is left (`study.sweep`), and stores
+tidy tables from which figures and claims are made. Names below are imported on first use, so that `import
+analysis_lib` and the command line's help do not wait for torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Clip": "videos",
+    "Results": "study",
+    "Sample": "benchmarks",
+    "SampleError": "errors",
+    "Skip": "benchmarks",
+    "Store": "store",
+    "StudyError": "errors",
+    "example": "study",
+    "load_benchmark": "benchmarks",
+    "load_clip": "videos",
+    "load_model": "models",
+    "read_table": "tables",
+    "results_dir": "study",
+    "sweep": "study",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,190 @@
+"""Knockouts of one sample: many conditions, one set of logits each, and a receipt.
+
+A condition cuts an edge set in the layers of a window. Conditions that start in the same layer run together in one
+batch, since below it they are the same pass; different samples never share a batch, so nothing is padded. Masks are
+bool and are shared between conditions, layers that no condition of a batch touches get none, and only the last
+position is read out, in float32. Technique: attention knockout (Geva et al. 2023), as in the paper's section 3.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from analysis_lib.edges import Window, blocked_edges
+from analysis_lib.errors import StudyError
+from analysis_lib.hooks import attention_mask_hooks
+from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits, unembed, video_grid
+from analysis_lib.passes import Clean, clean_pass, masked_logits
+from analysis_lib.prompts import LETTERS
+from analysis_lib.receipts import Receipt, measure
+
+__all__ = ["Clean", "Condition", "Receipt", "attention_mask_hooks", "clean_pass", "knockout_logits", "self_test"]
+
+# Widest activation that one batch of conditions may take, in bytes: what stays in a CPU's cache, what keeps a GPU busy.
+BATCH_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Edges `blocked` (n, n) bool [query, key], cut in the layers of `window`."""
+
+    edge_set: str
+    window: Window
+    blocked: np.ndarray
+
+
+def knockout_logits(
+    vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], *, mode: str = "full", batch: int | None = None
+) -> tuple[torch.Tensor, Receipt]:
+    """float32 last-position logits (C, V) of each condition, in order, and the receipt.
+
+    `batch` conditions at a time (None: as many as fit a fixed memory). Raises StudyError for an unknown mode,
+    conditions that do not fit the prompt or the model, or a receipt that fails.
+    """
+    if mode != "full":
+        raise StudyError(f"unknown mode {mode!r}; known: full")
+    _check_conditions(vlm, inputs, conditions)
+    if not conditions:
+        return torch.empty(0, vlm.hf.get_output_embeddings().out_features), Receipt()
+    table, index = _mask_table(vlm, inputs, conditions)
+    batch = batch or max(1, BATCH_BYTES[vlm.device.type] // (4 * inputs.n * _width(vlm)))
+    rows: dict[int, torch.Tensor] = {}
+    receipt = Receipt(conditions=len(conditions), fully_blocked_rows=_full_rows(conditions))
+    for chunk in _chunks(conditions, batch):
+        masks = _chunk_masks([conditions[i].window.layers for i in chunk], index[chunk], table)
+        found, fired = masked_logits(vlm, inputs, masks)
+        receipt = receipt.merge(Receipt(fired=fired, expected=len(masks)))
+        rows.update(zip(chunk, found.expand(len(chunk), -1), strict=True))  # one row if the chunk cuts nothing
+    logits = torch.stack([rows[i] for i in range(len(conditions))])
+    pick = sum(inputs.input_ids) % len(conditions)  # another one from sample to sample, the same in every run
+    alone = _chunk_masks([conditions[pick].window.layers], index[[pick]], table)
+    return logits, receipt.merge(measure(vlm, inputs, alone, logits[pick])).check()
+
+
+def _check_conditions(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -> None:
+    depth = len(decoder_layers(vlm))
+    for blocked in _distinct(conditions).values():
+        if blocked.shape != (inputs.n, inputs.n) or np.triu(blocked, 1).any():
+            raise StudyError(f"blocked edges must be ({inputs.n}, {inputs.n}) with key <= query; got {blocked.shape}")
+    for condition in conditions:
+        if any(not 1 <= layer <= depth for layer in condition.window.layers):
+            raise StudyError(f"window {condition.window.layers} does not fit a model of {depth} layers")
+
+
+def _distinct(conditions: Sequence[Condition]) -> dict[int, np.ndarray]:
+    """The arrays in use; conditions of one edge set share theirs."""
+    return {id(condition.blocked): condition.blocked for condition in conditions}
+
+
+def _mask_table(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distinct masks (1 + E, n, n), the first all open, and (C,) which of them each condition uses."""
+    distinct = _distinct(conditions)
+    place = {key: i for i, key in enumerate(distinct, start=1)}
+    table = np.stack([np.zeros((inputs.n, inputs.n), bool), *distinct.values()])
+    return torch.from_numpy(table).to(vlm.device), torch.tensor([place[id(c.blocked)] for c in conditions])
+
+
+def _chunks(conditions: Sequence[Condition], batch: int) -> Iterator[list[int]]:
+    """Indices of conditions that run together: at most `batch`, all with the same first layer."""
+    first = [condition.window.first for condition in conditions]
+    for _, group in itertools.groupby(sorted(range(len(first)), key=first.__getitem__), key=first.__getitem__):
+        together = list(group)
+        yield from (together[i : i + batch] for i in range(0, len(together), batch))
+
+
+def _chunk_masks(
+    layers: Sequence[tuple[int, ...]], index: torch.Tensor, table: torch.Tensor
+) -> dict[int, torch.Tensor]:
+    """Masks (B, 1, n, n) for each layer in which some condition of the chunk cuts."""
+    masks = {}
+    for layer in sorted(set().union(*layers)):
+        here = torch.tensor([layer in own for own in layers])  # (B,)
+        masks[layer] = table[(index * here).to(table.device)][:, None]
+    return masks
+
+
+def _full_rows(conditions: Sequence[Condition]) -> int:
+    rows = {key: int((b.sum(1) == np.arange(1, len(b) + 1)).sum()) for key, b in _distinct(conditions).items()}
+    return sum(rows[id(c.blocked)] * bool(c.window.layers) for c in conditions)
+
+
+def _width(vlm: VideoLLM) -> int:
+    return vlm.hf.get_decoder().config.intermediate_size
+
+
+# ---- does the instrument work on this model? ----
+
+
+@torch.no_grad()
+def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
+    """Checks of the instrument on one prompt, to be shown: columns `check`, `value`, `wanted`, `passed`. Nothing is
+    raised.
+
+    Values are largest differences of float32 logits or states, attention weights, or counts. Where two float32
+    computations of the same thing are compared, rounding is allowed for: 0.001, or 0.5 for a model in half precision.
+    """
+    clean, roles, grid = clean_pass(vlm, inputs), inputs.roles, video_grid(vlm)
+    rounding = 1e-3 if vlm.dtype == torch.float32 else 0.5
+    untouched = model_logits(vlm, inputs)
+    cut, receipt = knockout_logits(vlm, inputs, [_all_into_last(vlm, inputs)] * 2)
+    answers = zip(LETTERS, inputs.letter_ids, strict=False)
+    unreadable = sum(vlm.tokenizer(roles.text + letter)["input_ids"][-1] != token for letter, token in answers)
+    noop = ("change of a logit by all-open masks", receipt.noop_difference)
+    exact = [
+        ("change of a logit left behind by knockouts", _gap(model_logits(vlm, inputs), untouched)),
+        ("largest attention weight on a cut edge", receipt.max_blocked_weight),
+        ("masks planned but not applied", receipt.expected - receipt.fired),
+        ("rows left without an open key", receipt.fully_blocked_rows),
+        ("change of earlier states by the last token", _look_ahead(vlm, inputs)),
+        ("positions without a role", inputs.n - len(roles.names)),
+        ("video tokens missing or in excess", len(roles.positions("video")) - math.prod(grid)),
+        ("frames missing or in excess", int(roles.frame_of.max()) - vlm.num_frames),
+        ("letters that do not follow the prompt as one token", unreadable),
+    ]
+    close = [
+        ("clean logits against the model's own", _gap(clean.logits, untouched)),
+        ("lens at the last layer against the logits", _gap(unembed(vlm, clean.last[-1]), untouched)),
+        ("attention kernel against measured weights", receipt.kernel_difference),
+        ("condition in a batch against alone", receipt.spot_check_difference),
+    ]
+    # On a GPU a mask, even an open one, selects another attention kernel, which rounds differently.
+    (exact if vlm.device.type == "cpu" else close).insert(0, noop)
+    effect = ("change of a logit by cutting all edges into last", _gap(cut[0], clean.logits))
+    return _verdicts(exact, close, [effect], rounding)
+
+
+def _verdicts(exact: list[tuple], close: list[tuple], felt: list[tuple], rounding: float) -> pd.DataFrame:
+    """Values that must be 0, those that must stay below rounding, and those that must exceed it."""
+    rows = [(name, float(value), "0", value == 0) for name, value in exact]
+    rows += [(name, float(value), f"< {rounding:g}", value < rounding) for name, value in close]
+    rows += [(name, float(value), f"> {rounding:g}", value > rounding) for name, value in felt]
+    return pd.DataFrame(rows, columns=["check", "value", "wanted", "passed"])
+
+
+def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.float() - other.float()).abs().max())
+
+
+def _all_into_last(vlm: VideoLLM, inputs: Inputs) -> Condition:
+    """All that the last position reads from others, cut in every layer."""
+    depth = len(decoder_layers(vlm))
+    blocked = np.zeros((inputs.n, inputs.n), bool)
+    blocked[-1, :-1] = True
+    return Condition("all->last", Window(1, 1, depth, tuple(range(1, depth + 1))), blocked)
+
+
+def _look_ahead(vlm: VideoLLM, inputs: Inputs) -> float:
+    """How much the states of video tokens change with the last token, edges cut or not: not at all if causal."""
+    other = replace(inputs, embeds=torch.cat([inputs.embeds[:, :-1], -inputs.embeds[:, -1:]], 1))
+    blocked = torch.from_numpy(blocked_edges("cross-frame", inputs.roles)).to(vlm.device)[None, None]
+    masks = {layer: blocked for layer in range(1, len(decoder_layers(vlm)) + 1)}
+    plain = _gap(clean_pass(vlm, other).video, clean_pass(vlm, inputs).video)
+    with attention_mask_hooks(vlm, masks):
+        return max(plain, _gap(clean_pass(vlm, other).video, clean_pass(vlm, inputs).video))

@@ -1,0 +1,12 @@
+"""The two errors of the study: input that cannot be used at all, and one sample that cannot be used.
+
+Both carry one line for the reader, which names the thing and the fix. The command line prints that line and exits with 2.
+"""
+
+
+class StudyError(ValueError):
+    """Input that stops a run: an unknown model, a folder without weights, settings that contradict stored results."""
+
+
+class SampleError(StudyError):
+    """One sample that cannot be measured. The sweep records the reason in `skipped.parquet` and goes on."""

@@ -1,0 +1,247 @@
+"""Video LLMs through unmodified transformers classes: everything that depends on the model family is in this file.
+
+A checkpoint in the format of LLaVA-NeXT-7B-Video-FT is an ordinary `llava` checkpoint with three extra facts in its
+config: the number of frames, and the token grid to which each clip's features are pooled *after* the projector.
+transformers' own class holds the weights; this file adds the published frame processing, the pooling, and the merge of
+video features into the prompt's embeddings.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from analysis_lib import checkpoints
+from analysis_lib.checkpoints import Family
+from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.prompts import LETTERS, PROTOCOLS, build_prompt
+from analysis_lib.roles import Roles, build_roles
+from analysis_lib.torchvision_ops import ensure_torchvision
+
+if TYPE_CHECKING:
+    from analysis_lib.benchmarks import Sample
+
+LONGEST_EDGE = 640  # published cap on the long side of a frame before the first resize, in pixels
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+FAMILIES = {"llava": Family("LlavaForConditionalGeneration", "mvbench", ("num_frames", "pooling_shape", "frame_shape"))}
+
+
+@dataclass
+class VideoLLM:
+    """A loaded model with what is needed to ask it about a clip.
+
+    `name` is the folder's or the hub repository's last part.
+    """
+
+    name: str
+    hf: Any
+    tokenizer: Any
+    image_processor: Any
+    protocol: str
+    num_frames: int
+    device: torch.device
+    dtype: torch.dtype
+    weights_sha256: str
+    revision: str | None
+    letter_ids: tuple[int, ...]  # vocabulary entry of each bare letter A, B, …
+    _head32: Any = field(default=None, repr=False)
+
+
+@dataclass
+class Inputs:
+    """One prompt merged with its video. `input_ids` keeps the one placeholder; `embeds` (1, n, d) has it expanded."""
+
+    input_ids: list[int]
+    embeds: torch.Tensor
+    roles: Roles
+    letter_ids: list[int]
+    n: int
+
+
+def check_model(model: str) -> Path | str:
+    """Resolve a model's name before it is loaded: a folder that looks complete, or a hub id (returned as it is).
+
+    Accepts the name of an embedded model (a folder in data/models), a folder, or `owner/name`. Raises StudyError with
+    the fix.
+    """
+    return checkpoints.find(model, FAMILIES)
+
+
+def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
+    """Load a model strictly, for inference, with SDPA attention.
+
+    `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU. `device` auto: cuda if there is one. Raises
+    StudyError for names of weights that are missing, unexpected or of another shape, and for anything `check_model`
+    refuses.
+    """
+    place = _device(device)
+    source = check_model(model)
+    folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source, FAMILIES)
+    ensure_torchvision()
+    from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast
+
+    config = checkpoints.read_config(folder)
+    family = FAMILIES[config["model_type"]]
+    hf = checkpoints.load_strict(folder, family, _dtype(dtype, place, config)).to(place).eval().requires_grad_(False)
+    # As saved in the folder: AutoTokenizer may rebuild a tokenizer from its class name, with other ids.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return VideoLLM(
+        name=folder.name if revision is None else model.split("/")[1],
+        hf=hf,
+        tokenizer=tokenizer,
+        image_processor=CLIPImageProcessorPil.from_pretrained(folder),
+        protocol=family.protocol,
+        num_frames=config["num_frames"],
+        device=place,
+        dtype=hf.dtype,
+        weights_sha256=checkpoints.weights_sha256(folder),
+        revision=revision,
+        letter_ids=_letter_ids(tokenizer, folder),
+    )
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise StudyError(f"unknown device {device!r}; choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StudyError("device cuda asked for, but this torch sees no GPU; use --device cpu")
+    return torch.device(device)
+
+
+def _dtype(dtype: str, device: torch.device, config: dict) -> torch.dtype:
+    if dtype == "auto":
+        stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+        return torch.float32 if device.type == "cpu" else DTYPES.get(stored, torch.bfloat16)
+    if dtype not in DTYPES:
+        raise StudyError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _letter_ids(tokenizer: Any, folder: Path) -> tuple[int, ...]:
+    """Ids of A, B, … up to the first letter that is not one token."""
+    vocabulary = tokenizer.get_vocab()
+    ids = tuple(vocabulary[letter] for letter in itertools.takewhile(vocabulary.__contains__, LETTERS))
+    if len(ids) < 2:
+        raise StudyError(
+            f"{folder}: the tokenizer has no single tokens for the letters A and B; answers cannot be read"
+        )
+    return ids
+
+
+# ---- one sample ----
+
+
+def video_grid(vlm: VideoLLM) -> tuple[int, int, int]:
+    """(T, h, w): frames, rows and columns of the video's tokens."""
+    return tuple(vlm.hf.config.pooling_shape)
+
+
+def pixel_values(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
+    """(T, 3, S, S) model input from (T, H, W, 3) uint8 frames, in the two published steps.
+
+    First a bicubic resize that keeps the aspect and never goes below the vision tower's size; then the CLIP processor:
+    short edge to that size, centre crop (the sides of a wide video are lost), normalise.
+    """
+    from PIL import Image
+
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise SampleError(f"frames must be (T, H, W, 3) uint8 with T >= 1, not {frames.shape} {frames.dtype}")
+    height, width = frames.shape[1:3]
+    short, long = sorted((height, width))
+    edge = max(vlm.image_processor.size["shortest_edge"], min(short, int(min(long, LONGEST_EDGE) / (long / short))))
+    other = int(edge * long / short)
+    size = (edge, other) if height >= width else (other, edge)  # PIL wants (width, height)
+    images = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
+    return vlm.image_processor(images, return_tensors="pt")["pixel_values"].to(vlm.device, vlm.dtype)
+
+
+@torch.no_grad()
+def encode_frames(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
+    """Video tokens (N_v, d), frame after frame, row by row, from (T, H, W, 3) uint8 frames.
+
+    Fewer frames than the model takes are each repeated, as published; more are refused (SampleError).
+    """
+    wanted, rows, columns = vlm.num_frames, *vlm.hf.config.frame_shape
+    if len(frames) > wanted:
+        raise SampleError(f"{len(frames)} frames given, the model takes {wanted}; sample them first")
+    pixels = pixel_values(vlm, frames)
+    features = torch.stack(vlm.hf.get_image_features(pixel_values=pixels).pooler_output)  # (T, rows*columns, d)
+    if features.shape[1] != rows * columns:
+        raise StudyError(f"{features.shape[1]} patches a frame, but config.json states frame_shape [{rows}, {columns}]")
+    if len(features) < wanted:
+        features = features.repeat_interleave(wanted // len(features) + 1, dim=0)[:wanted]
+    volume = features.view(wanted, rows, columns, -1).permute(3, 0, 1, 2)  # (d, T, rows, columns)
+    pooled = torch.nn.functional.adaptive_avg_pool3d(volume, video_grid(vlm))
+    return pooled.flatten(1).T.contiguous()  # (T*h*w, d)
+
+
+@torch.no_grad()
+def make_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
+    """Prompt and clip merged.
+
+    `clip` is a Clip or its frames (T, H, W, 3) uint8. Raises SampleError for a bad sample.
+    """
+    if len(sample.options) > len(vlm.letter_ids):
+        raise SampleError(f"{len(sample.options)} options, but the tokenizer has only {len(vlm.letter_ids)} letters")
+    prompt = build_prompt(sample, vlm.protocol)
+    encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
+    roles = build_roles(prompt, encoded["offset_mapping"], grid=video_grid(vlm), answer=sample.answer)
+    ids = list(encoded["input_ids"])
+    at = ids.index(vlm.tokenizer.convert_tokens_to_ids(PROTOCOLS[vlm.protocol].placeholder))
+    video = encode_frames(vlm, getattr(clip, "frames", clip))
+    words = torch.tensor([0 if i == at else token for i, token in enumerate(ids)], device=vlm.device)
+    text = vlm.hf.get_input_embeddings()(words)  # (len(ids), d)
+    embeds = torch.cat([text[:at], video.to(text.dtype), text[at + 1 :]])[None]  # (1, n, d)
+    return Inputs(ids, embeds, roles, list(vlm.letter_ids[: len(sample.options)]), embeds.shape[1])
+
+
+# ---- parts of the network ----
+
+
+def model_logits(vlm: VideoLLM, inputs: Inputs) -> torch.Tensor:
+    """Last-position logits (V,) in the model's dtype, from its own forward: placeholders in the ids, no hooks."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    placeholder = vlm.hf.config.image_token_id
+    video = inputs.roles.positions("video")
+    grown = len(video) * [placeholder]
+    at = int(video[0])
+    ids = torch.tensor([[*inputs.input_ids[:at], *grown, *inputs.input_ids[at + 1 :]]], device=vlm.device)
+    features = BaseModelOutputWithPooling(pooler_output=[inputs.embeds[0, video]])
+    out = vlm.hf(input_ids=ids, mm_encoder_outputs={"image": features}, use_cache=False, logits_to_keep=1)
+    return out.logits[0, -1]
+
+
+def decoder_layers(vlm: VideoLLM) -> torch.nn.ModuleList:
+    """The decoder layers in order; each has a `self_attn`."""
+    return vlm.hf.get_decoder().layers
+
+
+def final_norm(vlm: VideoLLM) -> torch.nn.Module:
+    """The norm between the last decoder layer and the output head."""
+    return vlm.hf.get_decoder().norm
+
+
+def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
+    """float32 logits (…, V) of residual states (…, d), through final norm (unless norm=False) and output head.
+
+    Modules are called, never their raw weights, so offloaded weights work too. A head in lower precision is copied
+    once to float32: half-precision logits near 20 are an eighth apart, which moves probabilities by several percent.
+    """
+    head = vlm.hf.get_output_embeddings()
+    if head.weight.dtype != torch.float32:
+        if vlm._head32 is None:
+            vlm._head32 = copy.deepcopy(head).float()
+        head = vlm._head32
+    hidden = hidden.float()
+    return head(final_norm(vlm)(hidden).float() if norm else hidden)

@@ -1,0 +1,95 @@
+"""Proof that interventions happened.
+
+A knockout that silently does nothing looks like a finding ("this edge does not matter"). So every sample's run is
+checked from outside: an all-open mask must leave the untouched model's logits as they were; one condition is repeated
+alone, with the attention weights of its cut edges measured; and each mask must have been applied as often as planned.
+A failed receipt is an error, never a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import torch
+
+from analysis_lib.errors import StudyError
+from analysis_lib.hooks import Seen, attention_mask_hooks, measured_attention
+from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits
+from analysis_lib.passes import masked_logits
+
+
+@dataclass
+class Receipt:
+    """Numbers of one run, or of many: merging adds the counts and takes the largest of the rest.
+
+    max_blocked_weight: largest attention weight on a cut edge, in the conditions measured (must be 0).
+    kernel_difference: largest difference of the attention kernel's output to measured weights times values, there.
+    noop_difference: largest change of a logit when an all-open mask is put on every layer. spot_check_difference:
+    largest difference of a logit between the batch and the condition run alone. fired, expected: masks applied, and
+    masks that should have been. fully_blocked_rows: query rows left without any open key, summed over conditions (SDPA
+    then returns 0 for the row; it never reads the future). conditions, measured: how many conditions there were, and
+    how many of them were measured.
+    """
+
+    max_blocked_weight: float = 0.0
+    kernel_difference: float = 0.0
+    noop_difference: float = 0.0
+    spot_check_difference: float = 0.0
+    fired: int = 0
+    expected: int = 0
+    fully_blocked_rows: int = 0
+    conditions: int = 0
+    measured: int = 0
+
+    def merge(self, other: Receipt) -> Receipt:
+        """Both receipts as one."""
+        join = {f.name: max if isinstance(f.default, float) else sum for f in fields(self)}
+        return Receipt(**{name: how((getattr(self, name), getattr(other, name))) for name, how in join.items()})
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Plain numbers for JSON."""
+        return asdict(self)
+
+    def check(self) -> Receipt:
+        """The receipt itself; StudyError if it proves that an intervention did not happen."""
+        if self.fired != self.expected:
+            raise StudyError(f"masks were applied {self.fired} times, not {self.expected}; results would be wrong")
+        if self.max_blocked_weight != 0:
+            raise StudyError(f"a cut edge still has weight {self.max_blocked_weight:.2g}; results would be wrong")
+        return self
+
+
+@torch.no_grad()
+def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor], expected: torch.Tensor) -> Receipt:
+    """Repeat one condition alone, complete, with its attention measured, and run the no-op.
+
+    `layer_masks` maps 1-based layers to (1, 1, n, n) bool, True = cut; `expected` (V,) are the logits as first
+    computed.
+    """
+    receipt = Receipt(measured=1, expected=len(layer_masks), noop_difference=noop_difference(vlm, inputs))
+
+    def observe(seen: Seen) -> None:
+        if seen.layer in layer_masks:
+            on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer], 0)
+            receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
+            receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
+
+    with measured_attention(vlm, observe):
+        alone, receipt.fired = masked_logits(vlm, inputs, layer_masks)
+    receipt.spot_check_difference = float((alone[0] - expected).abs().max())
+    return receipt
+
+
+@torch.no_grad()
+def noop_difference(vlm: VideoLLM, inputs: Inputs) -> float:
+    """Largest change of a logit, against the untouched model's own forward, with an all-open mask on every layer.
+
+    Compared in the model's dtype, through its own norm and head. The untouched forward takes the prompt with
+    placeholders.
+    """
+    untouched = model_logits(vlm, inputs)
+    open_mask = torch.zeros(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device)
+    with attention_mask_hooks(vlm, {i: open_mask for i in range(1, len(decoder_layers(vlm)) + 1)}):
+        hooked = vlm.hf(inputs_embeds=inputs.embeds, use_cache=False, logits_to_keep=1).logits[0, -1]
+    return float((hooked - untouched).abs().max())

@@ -1,0 +1,219 @@
+"""Re-create the two embedded models from nothing: `embedded-image`, then `embedded`, the former tuned on video.
+
+The recipe follows real Video LLMs in small. *vision*: the tower learns dense labels of single frames (which colour and
+shape covers each patch, and where its centre is) and is frozen afterwards, as in the paper's training (appendix H).
+*drill*: the language model alone learns to find a text among lettered options. *align*: the projector learns to turn
+each patch into the sum of the embeddings of the words that describe it. *image words*, *image*: questions about stills,
+answered in words, then by letter; that is `embedded-image`. *video words*, *video*: the same with the five video tasks;
+that is `embedded`. Muon moves the hidden matrices, AdamW the rest. The state is stored as it goes; the same command
+resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from analysis_lib import paths
+from analysis_lib.errors import StudyError
+from analysis_lib.export import export
+from analysis_lib.lessons import (
+    Packer,
+    make_batch,
+    make_drill,
+    make_frames,
+)
+from analysis_lib.network import VISION_HEADS, WIDTH, align_loss, build_model, language_loss, settle, vision_loss
+from analysis_lib.vocabulary import build_tokenizer
+
+STORE_EVERY = 100  # steps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: steps, clips a step, tokens a branch, and the peak learning rates of Muon and AdamW."""
+
+    name: str
+    steps: int
+    clips: int
+    length: int = 0
+    muon: float = 0.02
+    adam: float = 3e-3
+
+
+STAGES = (
+    Stage("vision", 700, 80, adam=2e-3),
+    Stage("drill", 600, 10, 40, adam=5e-3),
+    Stage("align", 350, 48),
+    Stage("image words", 600, 32, 28),
+    Stage("image", 600, 32, 62),
+    Stage("video words", 1000, 32, 30),
+    Stage("video", 1000, 32, 66),
+)
+FINISHES = {"image": "embedded-image", "video": "embedded"}  # stage that completes a checkpoint
+DRILL_SHARE = 0.2  # of the batches in later stages, so that letters are not forgotten
+
+
+def _optimizers(named: list[tuple[str, torch.nn.Parameter]], stage: Stage) -> list[torch.optim.Optimizer]:
+    def hidden(name: str, p: torch.nn.Parameter) -> bool:
+        return p.ndim == 2 and not any(word in name for word in ("embed", "lm_head", "heads", "projector"))
+
+    groups = [p for n, p in named if hidden(n, p)], [p for n, p in named if not hidden(n, p)]
+    muon = [torch.optim.Muon(groups[0], lr=stage.muon, weight_decay=0.01)] if groups[0] else []
+    return [*muon, torch.optim.AdamW(groups[1], lr=stage.adam, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
+def _pace(step: int, steps: int) -> float:
+    """Share of the peak learning rate: 50 steps up, flat, and down over the last 40 %."""
+    return min(1.0, (step + 1) / 50, max(0.02, (steps - step) / (0.4 * steps)))
+
+
+class _Batches(torch.utils.data.IterableDataset):
+    """Batches by number, made in a process of their own."""
+
+    def __init__(self, make: Callable[[np.random.Generator], dict], seed: int, start: int) -> None:
+        self.make, self.seed, self.start = make, seed, start
+
+    def __iter__(self) -> Iterator[dict]:
+        torch.set_num_threads(1)
+        step = self.start
+        while True:
+            made = self.make(np.random.default_rng([self.seed, step]))
+            yield {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in made.items()}
+            step += 1
+
+
+def _make(stage: Stage, packer: Packer) -> Callable[[np.random.Generator], dict[str, Any]]:
+    """The stage's batches as a function of a random generator."""
+
+    def lesson(rng: np.random.Generator) -> dict[str, Any]:
+        if stage.name in ("vision", "align"):
+            return make_frames(rng, clips=stage.clips)
+        if stage.name == "drill" or rng.random() < DRILL_SHARE:
+            return make_drill(rng, packer, rows=10, length=40)
+        video, letters = stage.name.startswith("video"), not stage.name.endswith("words")
+        return make_batch(rng, packer, clips=stage.clips, video=video, letters=letters, length=stage.length)
+
+    return lesson
+
+
+def _trained(model: Any, heads: torch.nn.Module, stage: Stage) -> list[tuple[str, torch.nn.Parameter]]:
+    """Named parameters that the stage moves."""
+    parts = {"vision": model.model.vision_tower, "align": model.model.multi_modal_projector}
+    frozen = {"drill": ("vision_tower", "multi_modal_projector")}.get(stage.name, ("vision_tower",))
+    if stage.name in parts:
+        named = list(parts[stage.name].named_parameters(prefix="projector" if stage.name == "align" else ""))
+    else:
+        named = [(n, p) for n, p in model.named_parameters() if not any(f".{part}." in n for part in frozen)]
+    return named + ([(f"heads.{n}", p) for n, p in heads.named_parameters()] if stage.name == "vision" else [])
+
+
+def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch.device, store: Path) -> None:
+    """Run one stage to its end, from the stored state if there is one."""
+    torch.manual_seed(seed)
+    heads = torch.nn.ModuleDict({k: torch.nn.Linear(WIDTH, n) for k, n in VISION_HEADS.items()}).to(device)
+    named = _trained(model, heads, stage)
+    model.requires_grad_(False)
+    for _, parameter in named:
+        parameter.requires_grad_(True)
+    optimizers = _optimizers(named, stage)
+    peaks = [o.param_groups[0]["lr"] for o in optimizers]
+    start = _restore(store, stage, model, heads, optimizers, device)
+    source = _Batches(_make(stage, packer), seed * 10 + STAGES.index(stage), start)
+    batches = iter(torch.utils.data.DataLoader(source, batch_size=None, num_workers=1))
+    bar = tqdm(range(start, stage.steps), initial=start, total=stage.steps, desc=f"{stage.name:11}", mininterval=10)
+    for step in bar:
+        batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in next(batches).items()}
+        loss, report = _loss(model, heads, packer, stage, batch, device)
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * _pace(step, stage.steps)
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        if step % 25 == 0:
+            bar.set_postfix_str(f"loss {loss.item():.3f} " + " ".join(f"{k} {v.item():.2f}" for k, v in report.items()))
+        if (step + 1) % STORE_EVERY == 0 or step + 1 == stage.steps:
+            _keep(store, stage, step + 1, model, heads, optimizers)
+    settle(model, packer, stage.name)
+
+
+def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, device: torch.device) -> tuple:
+    with torch.autocast(device.type, torch.bfloat16):
+        if stage.name == "vision":
+            return vision_loss(model, heads, batch)
+        if stage.name == "align":
+            return align_loss(model, packer, batch)
+        return language_loss(model, batch)
+
+
+def _keep(store: Path, stage: Stage, step: int, model: Any, heads: Any, optimizers: list) -> None:
+    state = {"stage": stage.name, "step": step, "model": model.state_dict(), "heads": heads.state_dict()}
+    _save(store, {**state, "optimizers": [o.state_dict() for o in optimizers]})
+
+
+def _save(path: Path, value: dict) -> None:
+    partial = path.with_name(path.name + ".tmp")
+    torch.save(value, partial)
+    os.replace(partial, path)
+
+
+def _restore(store: Path, stage: Stage, model: Any, heads: Any, optimizers: list, device: torch.device) -> int:
+    """Load the stored state if it belongs to `stage`; return the step at which the stage goes on."""
+    state = torch.load(store, map_location=device, weights_only=True) if store.exists() else {"stage": None}
+    if state["stage"] != stage.name:
+        return 0
+    model.load_state_dict(state["model"])
+    heads.load_state_dict(state["heads"])
+    for optimizer, old in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(old)
+    return state["step"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m analysis_lib train`: run every stage that is not finished, then write the two checkpoints."""
+    parser = argparse.ArgumentParser(prog="python -m analysis_lib train", description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--out", type=Path, default=paths.MODELS, help="where the two checkpoint folders are written")
+    args = parser.parse_args(argv)
+    train(seed=args.seed, device=args.device, out=args.out)
+    return 0
+
+
+def train(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS) -> None:
+    """Train both embedded models. State lives in build/train-<seed>; the same call resumes there."""
+    from transformers import PreTrainedTokenizerFast
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StudyError("device cuda asked for, but this torch sees no GPU; use --device cpu")
+    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    work = paths.ROOT / "build" / f"train-{seed}"
+    build_tokenizer(work / "tokenizer")
+    packer = Packer(PreTrainedTokenizerFast.from_pretrained(work / "tokenizer"))
+    model = build_model(packer.tokenizer, seed).to(place)
+    for layer in model.model.language_model.layers:
+        layer.compile(dynamic=False)
+    began = time.time()
+    for number, stage in enumerate(STAGES):
+        done = work / f"{number}-{stage.name.replace(' ', '-')}.pt"
+        if done.exists():
+            model.load_state_dict(torch.load(done, map_location=place, weights_only=True))
+            continue
+        _train(model, stage, packer, seed=seed, device=place, store=work / "state.pt")
+        if stage.name in FINISHES:
+            steps = ", ".join(f"{s.name} {s.steps} × {s.clips}" for s in STAGES[: number + 1])
+            video = stage.name == "video"
+            export(model, work / "tokenizer", out / FINISHES[stage.name], seed=seed, stages=steps, video=video)
+        _save(done, model.state_dict())
+    print(f"trained in {(time.time() - began) / 60:.0f} minutes; checkpoints in {out}")

@@ -1,0 +1,64 @@
+"""Shared fixtures: a tiny random checkpoint in the published format, its frames, and its reference numbers."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub client is imported: no test waits for a network
+
+GOLDEN = Path(__file__).parent / "goldens" / "pllava_tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory) -> Path:
+    """A copy of the tiny checkpoint (12 layers, 8 frames of 2x2 tokens), free to be read or copied on."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(GOLDEN, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tiny_model_dir):
+    """The tiny checkpoint, loaded. Shared: a test that changes it must change it back."""
+    from analysis_lib.models import load_model
+
+    return load_model(str(tiny_model_dir), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_frames() -> np.ndarray:
+    """Eight frames (8, 48, 64, 3) uint8."""
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.open(GOLDEN / f"frame_{i:02d}.png").convert("RGB")) for i in range(8)])
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict:
+    """What the published code computed on the tiny checkpoint."""
+    return json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def make_sample():
+    """A function that makes a stand-in for a benchmark sample."""
+
+    def make(question="What moves?", options=("a cat", "a dog"), answer=0):
+        return SimpleNamespace(question=question, options=tuple(options), answer=answer)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_inputs(tiny_vlm, tiny_frames, golden, make_sample):
+    """The first golden sample, merged (155 positions, four options)."""
+    from analysis_lib.models import make_inputs
+
+    first = golden["samples"][0]
+    sample = make_sample(first["question"], first["candidates"], first["candidates"].index(first["answer"]))
+    return make_inputs(tiny_vlm, sample, tiny_frames)

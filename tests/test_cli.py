@@ -1,0 +1,123 @@
+"""The command line answers at once, in one line, with the right exit code."""
+
+import subprocess
+import sys
+
+import pytest
+from clips import write_small_benchmark
+from conftest import GOLDEN
+
+from analysis_lib import __main__ as cli
+from analysis_lib import study
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_small_benchmark(tmp_path_factory.mktemp("bench"), 1)
+
+
+def words(root, *more: str) -> list[str]:
+    return ["sweep", "--model", str(GOLDEN), "--benchmark", f"tvbench:{root}", *more]
+
+
+def one_line(capsys) -> str:
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_help_lists_the_verbs(capsys):
+    for argv in (["--help"], []):
+        assert cli.main(argv) == 0
+        printed = capsys.readouterr().out
+        assert all(f"\n  {verb} " in printed for verb in ("sweep", "reproduce", "train", "benchmark"))
+
+
+@pytest.mark.parametrize("verb", ["sweep", "benchmark"])
+def test_verbs_have_help(verb, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([verb, "--help"])
+    assert "usage" in capsys.readouterr().out
+
+
+def test_help_and_bad_names_do_not_import_torch(root):
+    script = f"""
+import sys
+from analysis_lib import __main__ as cli
+import analysis_lib
+assert "sweep" in dir(analysis_lib)
+cli.main(["--help"])
+assert cli.main({words(root, "--edges", "nonsense")!r}) == 2
+assert not {{"torch", "transformers", "pandas"}} & set(sys.modules), "heavy"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+BAD = {
+    "unknown edge set 'x'; known: cross-frame": ["--edges", "cross-frame,x"],
+    "unknown measure 'x'; known: knockout": ["--measure", "x"],
+    "unknown style 'x'; known: center": ["--style", "x"],
+    "unknown keep 'x'; known: correct": ["--keep", "x"],
+    "unknown dtype 'int8'; known: auto": ["--dtype", "int8"],
+    "unknown device 'tpu'; known: auto": ["--device", "tpu"],
+    "unknown mode 'x'; known: full": ["--mode", "x"],
+    "unknown task 'x'; known: action_antonym": ["--tasks", "x"],
+    "samples is '-1'": ["--samples", "-1"],
+    "samples is 'many'": ["--samples", "many"],
+    "window is '0'": ["--window", "0"],
+    "window is '1.5'": ["--window", "1.5"],
+    "window 13 does not fit a model of 12 layers": ["--window", "13"],
+    "seed is 'x'": ["--seed", "x"],
+    "unrecognized arguments: --windw 3": ["--windw", "3"],
+    "cannot write": ["--out", "/proc/nowhere"],
+    "unknown model": ["--model", "nonsense"],
+    "unknown benchmark 'x'; known: embedded, tvbench:ROOT": ["--benchmark", "x"],
+    "needs its folder": ["--benchmark", "tvbench"],
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_ends_with_one_line_before_a_model_is_loaded(line, root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "_load", lambda *_: pytest.fail("a model was loaded"))
+    assert cli.main(words(root, "--out", str(tmp_path / "out"), *BAD[line])) == 2
+    assert line in one_line(capsys)
+
+
+def test_missing_options_and_unknown_verbs(capsys):
+    assert cli.main(["sweep", "--model", "x"]) == 2
+    assert "required: --benchmark" in one_line(capsys)
+    assert cli.main(["swep"]) == 2
+    assert "unknown verb 'swep'; known: sweep" in one_line(capsys)
+
+
+def test_folder_without_weights(root, tmp_path, capsys):
+    (tmp_path / "config.json").write_text((GOLDEN / "config.json").read_text())
+    assert cli.main(words(root, "--model", str(tmp_path))) == 2
+    assert "holds no weights" in one_line(capsys)
+
+
+def test_interrupt_says_that_the_command_resumes(root, monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "sweep", interrupted)
+    assert cli.main(words(root)) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_sweep_says_what_it_stored(root, tmp_path, capsys):
+    argv = words(root, "--keep", "all", "--tasks", "object_count", "--measure", "emergence", "--out", str(tmp_path))
+    assert cli.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "0 of 1 samples stored, computing 1" in printed and "1 samples stored, 0 answered correctly" in printed
+    assert cli.main(argv) == 0
+    assert "1 of 1 samples stored, computing 0" in capsys.readouterr().out
+
+
+def test_other_verbs_get_the_remaining_words(monkeypatch):
+    from analysis_lib import reproduce
+
+    seen = []
+    monkeypatch.setattr(reproduce, "main", lambda argv: seen.append(argv) or 3)
+    assert cli.main(["reproduce", "--model", "x"]) == 3 and seen == [["--model", "x"]]
