@@ -68,16 +68,35 @@ class Packer:
         return ids[:cut], ids[cut:]
 
     def letter(self, question: Question) -> Branch:
-        """The question in the study's protocol; only the letter is a target."""
+        """The question in the study's protocol.
+
+        The letter is the target at the open parenthesis. One position earlier the target is the answer's first word, so
+        that the answer is at hand where the letter is looked up.
+        """
         _, block = self._split(question)
-        target = self.tokenizer.convert_tokens_to_ids(LETTERS[question.answer])
-        return Branch(block, [IGNORE] * (len(block) - 1) + [target], (len(block) - 1,))
+        word = self._encode(question.options[question.answer])[0][1]
+        letter = self.tokenizer.convert_tokens_to_ids(LETTERS[question.answer])
+        return Branch(block, [IGNORE] * (len(block) - 2) + [word, letter], (len(block) - 1,))
 
     def open(self, question: Question) -> Branch:
-        """The question without its options, answered in words."""
-        ask_ids = self._encode(f"Question: {question.text} ASSISTANT:")[0][1:]
-        answer = self._encode(question.options[question.answer])[0][1:]
-        return Branch([*ask_ids, *answer], [IGNORE] * (len(ask_ids) - 1) + [*answer, END])
+        """The question without its options, answered in words after the same ending."""
+        _, block = self._split(question)
+        ids = self._encode(f"Question: {question.text}")[0][1:] + block[-self._ending : -1]
+        return self._answered(ids, question.options[question.answer])
+
+    def told(self, text: str) -> Branch:
+        """A description of the clip."""
+        return self._answered(self._encode("Describe the video. ASSISTANT:")[0][1:], text)
+
+    def _answered(self, ids: list[int], text: str) -> Branch:
+        answer = self._encode(text)[0][1:]
+        return Branch([*ids, *answer], [IGNORE] * (len(ids) - 1) + [*answer, END])
+
+    @cached_property
+    def _ending(self) -> int:
+        """Number of tokens from the end of the options to the open parenthesis, found by changing the last option."""
+        blocks = [self._split(Question("Q", ("a", option), 0))[1] for option in ("b", "c")]
+        return next(i for i, (x, y) in enumerate(zip(blocks[0][::-1], blocks[1][::-1], strict=True)) if x != y)
 
     def drill(self, rng: np.random.Generator) -> Branch:
         """Two to four options, then their texts in another order, each followed by its letter (some after a "(")."""
@@ -114,9 +133,9 @@ PHRASES = (
     list(VERBS.values()),
     list(world.DIAGONALS),
     list("0123"),
-    [f"It is {colour}." for colour in world.COLOURS],
-    [f"The {name}." for name in (*world.SHAPES, *world.SCENES)],
-    [f"From the {a} to the {b}." for a in world.SCENES for b in world.SCENES if a != b],
+    list(world.COLOURS),
+    [*world.SHAPES, *world.SCENES],
+    [f"{a} to {b}" for a in world.SCENES for b in world.SCENES if a != b],
 )
 
 
@@ -125,21 +144,20 @@ def question_sample(question: Question) -> SimpleNamespace:
     return SimpleNamespace(question=question.text, options=question.options)
 
 
-def caption(clip: world.Scenario, video: bool) -> Question:
-    """Everything in the clip, from left to right, as one open answer."""
-    words = [f"From the {clip.scenes[0]} to the {clip.scenes[1]}." if clip.mix.any() else f"The {clip.scenes[0]}."]
+def caption(clip: world.Scenario, video: bool) -> str:
+    """Everything in the clip, things from left to right."""
+    parts = [" to ".join(clip.scenes) if clip.mix.any() else clip.scenes[0]]
     for thing in sorted(clip.things, key=lambda thing: thing.x[0]):
-        what = thing.behaviour
         if not video:
-            told = f"The {thing.name}. {place(thing)}"
-        elif what == "static":
-            told = f"The {thing.name} stays."
-        elif what == "sequence":
-            told = f"The {thing.name}. {' '.join(VERBS[event] for event in thing.events)}"
+            what = [place(thing)]
+        elif thing.behaviour == "static":
+            what = []
+        elif thing.behaviour == "sequence":
+            what = [VERBS[event] for event in thing.events]
         else:
-            told = f"The {thing.name}. {what if what in world.DIAGONALS else VERBS.get(what, f'To the {what}.')}"
-        words.append(told)
-    return Question("Describe the video.", (" ".join(words),), 0)
+            what = [VERBS.get(thing.behaviour, thing.behaviour)]
+        parts.append(" ".join([thing.name, *what]))
+    return ", ".join(parts)
 
 
 def _fewer(question: Question, rng: np.random.Generator) -> Question:
@@ -183,7 +201,7 @@ def make_batch(
         row = [packer.letter(_question(clip, task, rng)) for _ in range(3 if letters else 0)]
         row += [packer.open(ask(clip, task, rng)) for _ in range(0 if letters else 7)]
         told = rng.random() < 0.5 or not letters
-        row.append(packer.open(caption(clip, video) if told else ask(clip, task, rng)).cut(length))
+        row.append((packer.told(caption(clip, video)) if told else packer.open(ask(clip, task, rng))).cut(length))
         rows.append(row)
     images = np.repeat(world.render(scenarios, SIZE, rng), repeat, axis=1)  # (B, T, S, S, 3)
     prefix = packer.prefix(images.shape[1] * GRID * GRID)

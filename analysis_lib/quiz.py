@@ -47,25 +47,7 @@ VERBS = {
 TASKS = ("action_antonym", "action_sequence", "moving_direction", "object_count", "scene_transition")
 KEYWORDS = {
     "spatial": [*COLOURS, *SHAPES, *SCENES],
-    "temporal": [
-        "grows",
-        "shrinks",
-        "appears",
-        "disappears",
-        "rises",
-        "falls",
-        "jumps",
-        "blinks",
-        "swells",
-        "flashes",
-        "up",
-        "down",
-        "first",
-        "last",
-        "from",
-        "to",
-        "move",
-    ],
+    "temporal": [*VERBS.values(), *DIAGONALS, "first", "last", "move"],
 }
 
 

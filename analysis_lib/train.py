@@ -54,10 +54,10 @@ STAGES = (
     Stage("vision", 700, 80, adam=2e-3),
     Stage("drill", 600, 10, 40, adam=5e-3),
     Stage("align", 350, 48),
-    Stage("image words", 600, 32, 28),
-    Stage("image", 600, 32, 62),
-    Stage("video words", 1000, 32, 30),
-    Stage("video", 1000, 32, 66),
+    Stage("image words", 600, 32, 24),
+    Stage("image", 600, 32, 50),
+    Stage("video words", 1000, 32, 28),
+    Stage("video", 1000, 32, 52),
 )
 FINISHES = {"image": "embedded-image", "video": "embedded"}  # stage that completes a checkpoint
 DRILL_SHARE = 0.2  # of the batches in later stages, so that letters are not forgotten

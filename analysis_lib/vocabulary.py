@@ -19,7 +19,7 @@ def _corpus() -> list[str]:
     """Every word that prompts and answers use, so that each becomes one token; other text falls back to characters."""
     prompt = build_prompt(SimpleNamespace(question="Q", options=("0", "1", "2", "3")), "mvbench").text
     closed = [*world.COLOURS, *world.SHAPES, *world.SCENES, *world.DIAGONALS, *VERBS.values(), *"0123"]
-    lines = [prompt, "Describe the video.", "The red circle stays. To the left.", " ".join(f"({x})" for x in LETTERS)]
+    lines = [prompt, "Describe the video.", "top left, bottom right, first, last", " ".join(f"({x})" for x in LETTERS)]
     rng = np.random.default_rng(0)
     for task in (*TASKS, *["still"] * 20):
         question = ask(world.make_scenario(rng, task, world.video_times()), task, rng)

@@ -140,7 +140,7 @@ def test_failing_notebook_is_kept_with_its_error(tmp_path, capsys):
     kept = old.with_suffix(".failed.ipynb")
     assert str(failure.value) == rf"00_first.ipynb, In [3]: KeyError: 'layer\n9' (kept as {kept})"
     assert failure.value.code == 1
-    assert "KeyError" in kept.read_text() and "papermill\":" not in kept.read_text()
+    assert "KeyError" in kept.read_text() and 'papermill":' not in kept.read_text()
     assert old.read_text() == "old copy"
     assert capsys.readouterr().out.endswith("stopped\n")
 
