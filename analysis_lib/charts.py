@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis_lib import claims, stats
-from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis, task_name
+from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis, task_name, wrapped
 
 CONDITIONS = {
     "all frames in order": GREEN,
@@ -88,7 +88,7 @@ def _head(fig: Figure, title: str, handles: list, labels: list[str]) -> None:
     """Bold title above a legend of given handles."""
     font = {"weight": "bold", "size": 10.5}
     style = {"alignment": "left", "ncols": 5, "handlelength": 1.4, "columnspacing": 1.2}
-    fig.legend(handles, labels, title=title, title_fontproperties=font, loc="outside upper left", **style)
+    fig.legend(handles, labels, title=wrapped(fig, title), title_fontproperties=font, loc="outside upper left", **style)
 
 
 def keyword_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ repeat what colours say, for print.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -208,10 +209,16 @@ def layer_axis(ax: Axes, n_layers: int) -> None:
     sns.despine(ax=ax)
 
 
+def wrapped(fig: Figure, title: str) -> str:
+    """The title in lines that fit the figure: about eleven bold letters an inch."""
+    return textwrap.fill(title, int(11 * fig.get_figwidth()))
+
+
 def headline(fig: Figure, title: str, names: list[str] | None = None, **options: object) -> None:
     """The title in bold above everything, and below it the legend of the named series."""
     handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names or []]
     font = {"weight": "bold", "size": 10.5}
+    title = wrapped(fig, title)
     options = {"ncols": max(1, min(3, len(handles))), "handlelength": 2.6, "columnspacing": 1.4} | options
     fig.legend(
         handles=handles, title=title, title_fontproperties=font, alignment="left", loc="outside upper left", **options
