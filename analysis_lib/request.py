@@ -49,7 +49,7 @@ class Request:
 
     def fixed(self) -> dict[str, Any]:
         """The settings on which stored values depend and that are known without the model."""
-        named = {name: getattr(self, name) for name in ("style", "keep", "seed", "mode")}
+        named = {name: getattr(self, name) for name in ("style", "seed", "mode")}
         return {"benchmark": benchmark_name(self.benchmark)} | named
 
     def command(self, out: object = None) -> str:

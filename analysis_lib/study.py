@@ -22,7 +22,7 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.locate import look_at_model, results_dir
 from analysis_lib.request import ALL_MEASURES, MEASURES, Request, check_request
 from analysis_lib.store import Store
-from analysis_lib.todo import Todo, first_kept, lacking, missing, sample_rank
+from analysis_lib.todo import Todo, first_kept, is_kept, lacking, missing, sample_rank
 
 if TYPE_CHECKING:
     from analysis_lib.models import VideoLLM
@@ -234,10 +234,13 @@ def _redraw(request: Request, out: str | Path | None) -> Results:
 
 def _results(store: Store, request: Request, ids: set[str]) -> Results:
     """The stored rows of these samples, limited to the edge sets and measures asked for."""
-    tables = {}
+    tables, rows = {}, store.tables["baseline"]
+    kept = {row.sample_id for row in rows.itertuples() if is_kept(request.keep, row.correct)}
     for name in ("baseline", "skipped", *ALL_MEASURES):
         frame = store.tables[name]
         wanted = frame["sample_id"].isin(ids) & (name in (*request.measures, "baseline", "skipped"))
+        if name in ("knockout", "emergence", "lens"):
+            wanted &= frame["sample_id"].isin(kept)
         if name == "knockout":
             wanted &= frame["edge_set"].isin(request.edges)
         if name == "pathway":

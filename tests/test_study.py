@@ -104,7 +104,7 @@ def test_values_agree_with_each_other(full):
 
 def test_manifest_says_what_the_rows_depend_on(full):
     manifest = json.loads((full.dir / "manifest.json").read_text())
-    assert manifest["settings"] | {"window": 3, "keep": "all", "dtype": "float32"} == manifest["settings"]
+    assert manifest["settings"] | {"window": 3, "dtype": "float32"} == manifest["settings"]
     assert manifest["samples"]["object_count"] == {"measured": 2, "correct": 0, "skipped": 0}
     receipt = manifest["receipts"]["knockout"]
     assert receipt["max_blocked_weight"] == 0 and receipt["fired"] == receipt["expected"] > 0
@@ -241,12 +241,17 @@ def test_controls_answer_without_evidence_in_time(root, copy):
     assert (wide.nunique(axis=1) == 3).all()
 
 
+def test_another_keep_reads_the_same_folder_and_returns_its_own_samples(root, copy, full):
+    found = sweep(root, copy, keep="correct")  # the random model is never right
+    assert len(found.baseline) == len(full.baseline) and found.knockout.empty
+    assert files(copy) == files(full.dir)
+
+
 # ---- not mixing ----
 
 OTHER = {
     "window = 3": {"window": 5},
     "style = center": {"style": "inverse"},
-    "keep = all": {"keep": "wrong"},
     "seed = 0": {"seed": 1},
     "dtype = float32": {"dtype": "bfloat16", "measure": "controls"},
 }
