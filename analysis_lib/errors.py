@@ -1,7 +1,6 @@
 """The two errors of the study: input that cannot be used at all, and one sample that cannot be used.
 
-Both carry one line for the reader, which names the thing and the fix. The command line prints that line and exits with
-2.
+Both carry one line for the reader, which names the thing and the fix. The command line prints it and exits with 2.
 """
 
 
