@@ -26,7 +26,7 @@ OPTIONS = {  # options of sweep: (shown value, help)
     "dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
     "device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
     "seed": ("N", "of the draw of samples and of random pathways (default: 0)"),
-    "mode": ("MODE", "full: one complete decoder pass per condition (default: full)"),
+    "mode": ("MODE", "exact: recompute what a cut can change; full: a complete pass (default: exact)"),
     "out": ("DIR", "results folder (default: data/results/MODEL/BENCHMARK-kWINDOW-STYLE)"),
 }
 

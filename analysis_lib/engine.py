@@ -1,9 +1,10 @@
 """Knockouts of one sample: many conditions, one set of logits each, and a receipt.
 
-A condition cuts an edge set in the layers of a window. Conditions that start in the same layer run together in one
-batch, since below it they are the same pass; different samples never share a batch, so nothing is padded. Masks are
-bool and are shared between conditions, layers that no condition of a batch touches get none, and only the last
-position is read out, in float32. Technique: attention knockout (Geva et al. 2023), as in the paper's section 3.
+A condition cuts an edge set in the layers of a window. Two modes give the same numbers. `exact` recomputes only the
+rows and layers that a condition can change (`exact.py`). `full` runs all rows, hooking masks into the model's own
+forward pass; every receipt repeats one condition in this way. Conditions run in batches; different samples never share
+one, so nothing is padded. Only the last position is read out, in float32. Technique: attention knockout (Geva et al.
+2023), as in the paper's section 3.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 
 from analysis_lib.edges import Window, blocked_edges
 from analysis_lib.errors import StudyError
+from analysis_lib.exact import first_row, record, staggered
 from analysis_lib.hooks import attention_mask_hooks
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits, unembed, video_grid
 from analysis_lib.passes import Clean, clean_pass, masked_logits
@@ -41,31 +43,56 @@ class Condition:
 
 
 def knockout_logits(
-    vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], *, mode: str = "full", batch: int | None = None
+    vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], *, mode: str = "exact", batch: int | None = None
 ) -> tuple[torch.Tensor, Receipt]:
     """float32 last-position logits (C, V) of each condition, in order, and the receipt.
 
     `batch` conditions at a time (None: as many as fit a fixed memory). Raises StudyError for an unknown mode,
     conditions that do not fit the prompt or the model, or a receipt that fails.
     """
-    if mode != "full":
-        raise StudyError(f"unknown mode {mode!r}; known: full")
+    if mode not in MODES:
+        raise StudyError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
     _check_conditions(vlm, inputs, conditions)
     if not conditions:
         return torch.empty(0, vlm.hf.get_output_embeddings().out_features), Receipt()
     table, index = _mask_table(vlm, inputs, conditions)
-    batch = batch or max(1, BATCH_BYTES[vlm.device.type] // (4 * inputs.n * _width(vlm)))
     rows: dict[int, torch.Tensor] = {}
     receipt = Receipt(conditions=len(conditions), fully_blocked_rows=_full_rows(conditions))
-    for chunk in _chunks(conditions, batch):
-        masks = _chunk_masks([conditions[i].window.layers for i in chunk], index[chunk], table)
-        found, fired = masked_logits(vlm, inputs, masks)
-        receipt = receipt.merge(Receipt(fired=fired, expected=len(masks)))
+    for chunk, found, fired, sent in MODES[mode](vlm, inputs, conditions, table, index, batch):
+        receipt = receipt.merge(Receipt(fired=fired, expected=sent))
         rows.update(zip(chunk, found.expand(len(chunk), -1), strict=True))  # one row if the chunk cuts nothing
     logits = torch.stack([rows[i] for i in range(len(conditions))])
     pick = sum(inputs.input_ids) % len(conditions)  # another one from sample to sample, the same in every run
     alone = _chunk_masks([conditions[pick].window.layers], index[[pick]], table)
-    return logits, receipt.merge(measure(vlm, inputs, alone, logits[pick])).check()
+    return logits, receipt.merge(measure(vlm, inputs, alone, logits[pick])).check(vlm.dtype)
+
+
+Found = Iterator[tuple[list[int], torch.Tensor, int, int]]  # conditions, their logits, masks applied, masks sent
+
+
+def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
+    """All rows; conditions that start in the same layer share a batch, since below it they are the same pass."""
+    first = [condition.window.first for condition in conditions]
+    for chunk in _chunks(range(len(conditions)), first, batch or _fitting(vlm, inputs.n)):
+        masks = _chunk_masks([conditions[i].window.layers for i in chunk], index[chunk], table)
+        yield chunk, *masked_logits(vlm, inputs, masks), len(masks)
+
+
+def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
+    """Changed rows only; conditions whose first cut query row is the same share a batch, by ascending first layer."""
+    calls = record(vlm, inputs)
+    rows = {key: first_row(blocked) for key, blocked in _distinct(conditions).items()}
+    first = [rows[id(condition.blocked)] for condition in conditions]
+    ordered = sorted(range(len(conditions)), key=lambda i: conditions[i].window.first)
+    for row in sorted(set(first)):
+        own = [i for i in ordered if first[i] == row]
+        for chunk in _chunks(own, [0] * len(conditions), batch or _fitting(vlm, inputs.n - row)):
+            layers = [conditions[i].window.layers for i in chunk]
+            blocked = table[index[chunk].to(table.device), row:]  # (c, r, n)
+            yield chunk, *staggered(vlm, calls, row, layers, blocked)
+
+
+MODES = {"exact": _exact, "full": _full}
 
 
 def _check_conditions(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -> None:
@@ -91,12 +118,17 @@ def _mask_table(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) 
     return torch.from_numpy(table).to(vlm.device), torch.tensor([place[id(c.blocked)] for c in conditions])
 
 
-def _chunks(conditions: Sequence[Condition], batch: int) -> Iterator[list[int]]:
-    """Indices of conditions that run together: at most `batch`, all with the same first layer."""
-    first = [condition.window.first for condition in conditions]
-    for _, group in itertools.groupby(sorted(range(len(first)), key=first.__getitem__), key=first.__getitem__):
+def _chunks(which: Sequence[int], kind: Sequence[int], batch: int) -> Iterator[list[int]]:
+    """Indices of conditions that run together: at most `batch`, all of one kind."""
+    for _, group in itertools.groupby(sorted(which, key=kind.__getitem__), key=kind.__getitem__):
         together = list(group)
         yield from (together[i : i + batch] for i in range(0, len(together), batch))
+
+
+def _fitting(vlm: VideoLLM, rows: int) -> int:
+    """How many conditions of `rows` rows each go into one batch."""
+    width = vlm.hf.get_decoder().config.intermediate_size
+    return max(1, BATCH_BYTES[vlm.device.type] // (4 * rows * width))
 
 
 def _chunk_masks(
@@ -113,10 +145,6 @@ def _chunk_masks(
 def _full_rows(conditions: Sequence[Condition]) -> int:
     rows = {key: int((b.sum(1) == np.arange(1, len(b) + 1)).sum()) for key, b in _distinct(conditions).items()}
     return sum(rows[id(c.blocked)] * bool(c.window.layers) for c in conditions)
-
-
-def _width(vlm: VideoLLM) -> int:
-    return vlm.hf.get_decoder().config.intermediate_size
 
 
 # ---- does the instrument work on this model? ----

@@ -240,7 +240,7 @@ def make_frames(rng: np.random.Generator, *, clips: int) -> dict[str, np.ndarray
     """Single frames with a label per patch.
 
     Returns images (B, 3, S, S, 3) uint8; colour (0 none, 6 white) and shape (0 none) (B, 3, 6, 6); centre
-    (B, 3, 6, 6, 3): offset of the shape's centre in patches and ten times its radius; scene (B, 3).
+    (B, 3, 6, 6, 3): the shape's centre from the frame's middle in patches, and its size; scene (B, 3).
     """
     times = TIMES[rng.permutation(FRAMES)[:3]]
     scenarios = [world.make_scenario(rng, str(rng.choice(TASKS)), times) for _ in range(clips)]
@@ -251,22 +251,22 @@ def make_frames(rng: np.random.Generator, *, clips: int) -> dict[str, np.ndarray
         before, after = (list(world.SCENES).index(name) for name in clip.scenes)
         scene[i] = np.where(clip.mix > 0.5, after, before)
         for thing in clip.things:
-            hit, offsets = _covered(thing)
+            hit, where = _covered(thing)
             white = hit & (thing.white > 0.5)[:, None, None]
             colour[i][hit] = list(world.COLOURS).index(thing.colour) + 1
             colour[i][white] = len(world.COLOURS) + 1
             shape[i][hit] = world.SHAPES.index(thing.shape) + 1
-            centre[i][hit] = offsets[hit]
+            centre[i][hit] = where[hit]
     images = world.render(scenarios, SIZE, rng)
     return {"images": images, "colour": colour, "shape": shape, "centre": centre, "scene": scene}
 
 
 def _covered(thing: world.Thing) -> tuple[np.ndarray, np.ndarray]:
-    """Which patches (T, 6, 6) the thing covers, and its centre and size seen from each (T, 6, 6, 3)."""
+    """Which patches (T, 6, 6) the thing covers, and its centre and size, the same for each (T, 6, 6, 3)."""
     middle = (np.arange(PATCHES) + 0.5) / PATCHES
-    radius = thing.radius[:, None, None]
-    dx = np.broadcast_to(thing.x[:, None, None] - middle[None, None, :], (len(thing.x), PATCHES, PATCHES))
-    dy = np.broadcast_to(thing.y[:, None, None] - middle[None, :, None], dx.shape)
-    near = (np.abs(dx) < radius + 0.035) & (np.abs(dy) < radius + 0.035)
-    hit = near & (thing.opacity > 0.5)[:, None, None]
-    return hit, np.stack([dx * PATCHES, dy * PATCHES, np.broadcast_to(radius * 10, dx.shape)], -1)
+    reach = thing.radius[:, None, None] + 0.035
+    dx = thing.x[:, None, None] - middle[None, None, :]
+    dy = thing.y[:, None, None] - middle[None, :, None]
+    hit = (np.abs(dx) < reach) & (np.abs(dy) < reach) & (thing.opacity > 0.5)[:, None, None]
+    where = np.stack([(thing.x - 0.5) * PATCHES, (thing.y - 0.5) * PATCHES, thing.radius * 20 - 2], -1)
+    return hit, np.broadcast_to(where[:, None, None], (*hit.shape, 3))

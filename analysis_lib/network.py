@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from analysis_lib import world
 from analysis_lib.lessons import GRID, IGNORE, PATCH, PATCHES, SIZE, Packer
-from analysis_lib.prompts import LETTERS
 from analysis_lib.torchvision_ops import ensure_torchvision
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 WIDTH, LAYERS, HEADS = 128, 12, 2
+EXIT = 7  # words are learned in the layers below, the look-up of their letter in those above
 VISION_HEADS = {"colour": 7, "shape": 4, "centre": 3, "scene": 5}  # numbers of labels; `centre` is a regression
 
 
@@ -27,16 +27,13 @@ def build_model(tokenizer: Any, seed: int) -> Any:
     ensure_torchvision()
     from transformers import (
         AttentionInterface,
-        AttentionMaskInterface,
         CLIPVisionConfig,
         LlamaConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
     )
-    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register("packed", packed_attention)
-    AttentionMaskInterface.register("packed", sdpa_mask)  # same name: without it the mask would be dropped in silence
     torch.manual_seed(seed)
     common = dict(hidden_size=WIDTH, num_attention_heads=HEADS, initializer_range=0.09)
     vision = CLIPVisionConfig(
@@ -81,7 +78,8 @@ def _initialise(model: Any) -> None:
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
     model.get_input_embeddings().weight.normal_(0, 0.7)
-    model.lm_head.weight.normal_(0, 0.02)
+    model.lm_head.weight = model.get_input_embeddings().weight  # a predicted word is read like a word in the text
+    model.model.language_model.norm.weight.fill_(0.1)
     for linear in (model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2):
         linear.weight.normal_(0, 0.09)
 
@@ -141,7 +139,7 @@ def vision_loss(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.T
 
 
 def described(model: Any, packer: Packer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What each patch should become (B·T, 36, d): embeddings of its colour, shape and scene, and its centre's place."""
+    """What each patch should become (B·T, 36, d): embeddings of its colour, shape and scene, and where it is."""
     embedding = model.get_input_embeddings().weight.detach().float()
     generator = torch.Generator().manual_seed(0)
     extra = (torch.randn(4, WIDTH, generator=generator) * 0.7).to(
@@ -181,35 +179,36 @@ def _merged(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     return torch.cat([words[:, :at], video, words[:, at + n :]], 1)
 
 
-def language_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mean loss of the letters plus mean loss of the other words, and accuracies."""
-    hidden = model.model.language_model(
-        inputs_embeds=_merged(model, batch),
-        attention_mask=batch["mask"].to(torch.bfloat16),
-        position_ids=batch["positions"],
-        use_cache=False,
-    ).last_hidden_state
+def decode(model: Any, batch: dict[str, Any], layers: slice) -> list[torch.Tensor]:
+    """Residual stream (B, N, d) after layer EXIT and after the last layer, of those that `layers` holds."""
+    decoder, hidden, states = model.model.language_model, _merged(model, batch), []
+    rotary, mask = decoder.rotary_emb(hidden, batch["positions"]), batch["mask"].to(torch.bfloat16)
+    for number in range(LAYERS)[layers]:
+        hidden = decoder.layers[number](hidden, attention_mask=mask, position_embeddings=rotary)
+        if number + 1 in (EXIT, LAYERS):
+            states.append(hidden)
+    return states
+
+
+def language_loss(model: Any, batch: dict[str, Any], layers: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Mean loss of the letters after the last layer plus mean losses of the words after layer EXIT and the last."""
+    states = decode(model, batch, layers)
     wanted = batch["targets"] != IGNORE
-    logits = model.lm_head(hidden[wanted]).float()
     targets, letter = batch["targets"][wanted], batch["letters"][wanted]
-    loss, right = functional.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
-    total, report = torch.zeros((), device=loss.device), {}
-    for name, part in (("letters", letter), ("words", ~letter)):
-        if part.any():
-            total, report[name] = total + loss[part].mean(), right[part].float().mean()
+    total, report = torch.zeros((), device=targets.device), {}
+    for state in states:
+        logits = model.lm_head(model.model.language_model.norm(state[wanted])).float()
+        loss, right = functional.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
+        for name, part in (("letters", letter), ("words", ~letter)):
+            if part.any() and (name == "words" or state is states[-1]):
+                total, report[name] = total + loss[part].mean(), right[part].float().mean()
     return total, report
 
 
 @torch.no_grad()
-def settle(model: Any, packer: Packer, stage: str) -> None:
+def settle(model: Any, stage: str) -> None:
     """Adjust scales between stages, so that the next one starts from a network whose parts fit together."""
     if stage == "vision":  # a quarter of the residual stream: an exact rescaling, its layers normalise their input
         for name, parameter in model.model.vision_tower.named_parameters():
             if any(part in name for part in ("pre_layrnorm", "out_proj", "fc2")):
                 parameter.div_(4)
-    if stage == "align":  # words that were no drill's answer start as their own embeddings
-        head, embedding = model.lm_head.weight, model.get_input_embeddings().weight
-        letters = packer.tokenizer.convert_tokens_to_ids(list(LETTERS))
-        known = head[letters].clone()
-        head.copy_(0.1 * embedding)
-        head[letters] = known

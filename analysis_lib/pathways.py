@@ -225,7 +225,7 @@ def run_pathways(
     receipt = Receipt(fired=fired, expected=depth, fully_blocked_rows=full, conditions=len(pathways))
     pick = sum(inputs.input_ids) % len(pathways)
     alone = {layer: mask[pick : pick + 1] for layer, mask in stacked.items()}
-    receipt = receipt.merge(measure(vlm, inputs, alone, logits[pick])).check()
+    receipt = receipt.merge(measure(vlm, inputs, alone, logits[pick])).check(vlm.dtype)
     return dict(zip(pathways, logits, strict=True)), receipt
 
 

@@ -98,6 +98,7 @@ def ask_still(scenario: Scenario, rng: np.random.Generator) -> Question:
     """A question that one frame answers: which scene, how many, which colour, which shape, where."""
     kind, hero = rng.integers(5), scenario.things[rng.integers(len(scenario.things))]
     unique = sum(o.shape == hero.shape for o in scenario.things) == 1
+    axis = rng.integers(2)
     if kind == 0:
         return _choose(rng, "Which scene is shown?", scenario.scenes[0], list(SCENES), 4)
     if kind == 1:
@@ -105,9 +106,10 @@ def ask_still(scenario: Scenario, rng: np.random.Generator) -> Question:
     if kind == 2 and unique:
         text = f"What colour is the {hero.shape}?"
         return _choose(rng, text, hero.colour, list(COLOURS), 4)
-    if kind == 3 and min(abs(hero.x[0] - 0.5), abs(hero.y[0] - 0.5)) > 0.1:
-        places = [f"{a} {b}" for a in ("top", "bottom") for b in ("left", "right")]
-        return _choose(rng, f"Where is the {hero.name}?", place(hero), places, 4)
+    if kind == 3 and abs((hero.x, hero.y)[axis][0] - 0.5) > 0.07:
+        places = (["left", "right"], ["top", "bottom"])[axis]
+        text = f"{('On which side', 'At which height')[axis]} is the {hero.name}?"
+        return _choose(rng, text, place(hero).split()[1 - axis], places, 2)
     return _choose(rng, f"Which shape is {hero.colour}?", hero.shape, list(SHAPES), 3)
 
 

@@ -18,6 +18,8 @@ from analysis_lib.hooks import Seen, attention_mask_hooks, measured_attention
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits
 from analysis_lib.passes import masked_logits
 
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # rounding of a logit between two ways to compute it
+
 
 @dataclass
 class Receipt:
@@ -51,12 +53,15 @@ class Receipt:
         """Plain numbers for JSON."""
         return asdict(self)
 
-    def check(self) -> Receipt:
-        """The receipt itself; StudyError if it proves that an intervention did not happen."""
+    def check(self, dtype: torch.dtype) -> Receipt:
+        """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked."""
         if self.fired != self.expected:
             raise StudyError(f"masks were applied {self.fired} times, not {self.expected}; results would be wrong")
         if self.max_blocked_weight != 0:
             raise StudyError(f"a cut edge still has weight {self.max_blocked_weight:.2g}; results would be wrong")
+        if not self.spot_check_difference < TOLERANCE.get(dtype, 0.5):
+            gap = self.spot_check_difference
+            raise StudyError(f"a condition run alone differs by {gap:.2g} in a logit; use --mode full and report it")
         return self
 
 

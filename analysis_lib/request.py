@@ -18,7 +18,7 @@ ALL_MEASURES = (*MEASURES, "controls")
 KEEP = ("correct", "wrong", "all")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
-MODES = ("full",)
+MODES = ("exact", "full")
 CHOICES = {"style": STYLES, "keep": KEEP, "dtype": DTYPES, "device": DEVICES, "mode": MODES}
 
 
@@ -91,7 +91,7 @@ def check_request(
         check_edge_set(name)
     if "knockout" in measures and not edge_sets:
         raise StudyError(f"no edge set is named for knockouts; use all, or any of {', '.join(EDGE_SETS)}")
-    defaults = {"style": "center", "keep": "correct", "dtype": "auto", "device": "auto", "mode": "full"}
+    defaults = {"style": "center", "keep": "correct", "dtype": "auto", "device": "auto", "mode": "exact"}
     return Request(
         model=str(model),
         benchmark=benchmark,

@@ -65,7 +65,7 @@ def sweep(
     dtype: str = "auto",
     device: str = "auto",
     seed: int = 0,
-    mode: str = "full",
+    mode: str = "exact",
     ranges: Mapping[str, tuple[int, int]] | None = None,
     out: str | Path | None = None,
     compute: bool = True,
@@ -87,7 +87,7 @@ def sweep(
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu" or "cuda".
         seed: of the draw of samples and of random pathways.
-        mode: "full", one complete decoder pass per condition.
+        mode: "exact" recomputes what a cut can change; "full" makes a complete pass.
         ranges: first and last open layer (1-based) of the pathway's routes cross_frame, video_question and
             question_last; None for the published ones, scaled to the depth.
         out: the results folder; None for `results_dir`.

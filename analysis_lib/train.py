@@ -32,7 +32,7 @@ from analysis_lib.lessons import (
     make_drill,
     make_frames,
 )
-from analysis_lib.network import VISION_HEADS, WIDTH, align_loss, build_model, language_loss, settle, vision_loss
+from analysis_lib.network import EXIT, VISION_HEADS, WIDTH, align_loss, build_model, language_loss, settle, vision_loss
 from analysis_lib.vocabulary import build_tokenizer
 
 STORE_EVERY = 100  # steps
@@ -128,8 +128,9 @@ def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch
     optimizers = _optimizers(named, stage)
     peaks = [o.param_groups[0]["lr"] for o in optimizers]
     start = _restore(store, stage, model, heads, optimizers, device)
-    source = _Batches(_make(stage, packer), seed * 10 + STAGES.index(stage), start)
+    source = _Batches(_make(stage, packer), seed * 10 + [s.name for s in STAGES].index(stage.name), start)
     batches = iter(torch.utils.data.DataLoader(source, batch_size=None, num_workers=1))
+    shown: dict[str, float] = {}  # running means
     bar = tqdm(range(start, stage.steps), initial=start, total=stage.steps, desc=f"{stage.name:11}", mininterval=10)
     for step in bar:
         batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in next(batches).items()}
@@ -141,11 +142,12 @@ def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        if step % 25 == 0:
-            bar.set_postfix_str(f"loss {loss.item():.3f} " + " ".join(f"{k} {v.item():.2f}" for k, v in report.items()))
+        for name, value in {"loss": loss.detach(), **report}.items():
+            shown[name] = 0.95 * shown.get(name, float(value)) + 0.05 * float(value)
+        bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in shown.items()), refresh=False)
         if (step + 1) % STORE_EVERY == 0 or step + 1 == stage.steps:
             _keep(store, stage, step + 1, model, heads, optimizers)
-    settle(model, packer, stage.name)
+    settle(model, stage.name)
 
 
 def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, device: torch.device) -> tuple:
@@ -154,7 +156,10 @@ def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, dev
             return vision_loss(model, heads, batch)
         if stage.name == "align":
             return align_loss(model, packer, batch)
-        return language_loss(model, batch)
+        layers = slice(EXIT, None) if stage.name == "drill" else slice(None)
+        if batch["video"] and stage.name.endswith("words"):
+            layers = slice(EXIT)
+        return language_loss(model, batch, layers)
 
 
 def _keep(store: Path, stage: Stage, step: int, model: Any, heads: Any, optimizers: list) -> None:

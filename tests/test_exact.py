@@ -1,0 +1,80 @@
+"""The exact engine gives the full engine's numbers, and computes less."""
+
+import numpy as np
+import pytest
+import torch
+
+from analysis_lib import exact
+from analysis_lib.edges import EDGE_SETS, Window, blocked_edges, windows
+from analysis_lib.engine import Condition, knockout_logits
+from analysis_lib.models import decoder_layers, unembed
+from analysis_lib.passes import clean_pass
+
+
+def sweep(inputs, names=EDGE_SETS, k=3, style="center"):
+    blocked = {name: blocked_edges(name, inputs.roles) for name in names}
+    return [Condition(name, window, blocked[name]) for name in names for window in windows(12, k, style)]
+
+
+@pytest.mark.parametrize(
+    ("style", "k"), [("center", 3), ("center", 1), ("center", 12), ("inverse", 4), ("top_down", 1), ("bottom_up", 1)]
+)
+def test_exact_equals_full_for_all_edge_sets_and_windows(tiny_vlm, tiny_inputs, style, k):
+    conditions = sweep(tiny_inputs, k=k, style=style)
+    ours, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="exact")
+    full, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
+    assert (ours.softmax(-1) - full.softmax(-1)).abs().max() < 5e-6  # float32 rounding; most stay below 1e-6
+    assert torch.allclose(ours, full, atol=1e-4)
+    assert (full - clean_pass(tiny_vlm, tiny_inputs).logits).abs().max() > 0.1  # something was cut
+    assert receipt.fired == receipt.expected > 24 and receipt.spot_check_difference < 1e-4
+
+
+def test_small_batches_give_the_same(tiny_vlm, tiny_inputs):
+    conditions = sweep(tiny_inputs, ("cross-frame", "question->last", "video->true_option"))
+    together, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions)
+    for batch in (1, 5):
+        small, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, batch=batch)
+        assert torch.allclose(small, together, atol=1e-4)
+
+
+def test_any_mask_is_allowed(tiny_vlm, tiny_inputs):
+    n, rng = tiny_inputs.n, np.random.default_rng(0)
+    blocked = [np.tril(rng.random((n, n)) < 0.3, -1) for _ in range(3)]
+    conditions = [Condition(str(i), w, b) for i, b in enumerate(blocked) for w in windows(12, 3)]
+    ours, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions)
+    full, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
+    assert torch.allclose(ours, full, atol=1e-4)
+
+
+def test_nothing_cut_gives_the_clean_logits(tiny_vlm, tiny_inputs):
+    clean = clean_pass(tiny_vlm, tiny_inputs).logits
+    nothing = Condition("x", Window(3, 2, 4, (2, 3, 4)), np.zeros((tiny_inputs.n, tiny_inputs.n), bool))
+    empty = Condition("y", Window(2, 0, 0, ()), blocked_edges("cross-frame", tiny_inputs.roles))
+    logits, _ = knockout_logits(tiny_vlm, tiny_inputs, [nothing, empty])
+    assert torch.allclose(logits, clean.expand(2, -1), atol=1e-4)
+
+
+def test_the_record_is_the_clean_pass(tiny_vlm, tiny_inputs):
+    calls, clean = exact.record(tiny_vlm, tiny_inputs), clean_pass(tiny_vlm, tiny_inputs)
+    assert len(calls) == 12 and calls[0].keys.shape[2] == tiny_inputs.n
+    assert torch.equal(calls[0].hidden, tiny_inputs.embeds)
+    assert torch.allclose(calls[5].hidden[0, -1], clean.last[4], atol=1e-5)
+    last = decoder_layers(tiny_vlm)[-1](calls[-1].hidden, **{**calls[-1].kwargs, "past_key_values": None})
+    assert torch.allclose(unembed(tiny_vlm, last[0, -1]), clean.logits, atol=1e-4)
+
+
+def test_only_changed_rows_and_layers_are_computed(tiny_vlm, tiny_inputs):
+    seen = []
+    handles = [m.register_forward_pre_hook(lambda m, a: seen.append(a[0].shape)) for m in decoder_layers(tiny_vlm)]
+    calls = exact.record(tiny_vlm, tiny_inputs)
+    seen.clear()
+    blocked = blocked_edges("video->last", tiny_inputs.roles)
+    row = exact.first_row(blocked)
+    cut = torch.from_numpy(np.stack([blocked[row:]] * 2))
+    try:
+        exact.staggered(tiny_vlm, calls, row, [(7, 8), (11,)], cut)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert row == tiny_inputs.n - 1
+    assert [tuple(shape) for shape in seen] == [(1, 1, 64)] * 4 + [(1, 2, 64)] * 2  # layers 7-10, then 11-12
