@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures smoke train test lint lab lock clean
+.PHONY: help env reproduce figures readme smoke train test lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -45,6 +45,9 @@ reproduce: $(READY) ## run the whole study: measure what is not stored yet, draw
 
 figures: $(READY) ## redraw every figure from the stored results, without a model
 	@$(PY) -m analysis_lib reproduce --figures-only $(SETTINGS)
+
+readme: $(READY) ## write the stored findings of the embedded model into README.md
+	@$(PY) -m analysis_lib.readme
 
 smoke: $(READY) ## run every notebook on a few questions into build/smoke; committed results stay as they are
 	@rm -rf build/smoke

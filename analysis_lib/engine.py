@@ -55,7 +55,7 @@ def knockout_logits(
     _check_conditions(vlm, inputs, conditions)
     if not conditions:
         return torch.empty(0, vlm.hf.get_output_embeddings().out_features), Receipt()
-    table, index = _mask_table(vlm, inputs, conditions)
+    table, index = mask_table(vlm, inputs, conditions)
     rows: dict[int, torch.Tensor] = {}
     receipt = Receipt(conditions=len(conditions), fully_blocked_rows=_full_rows(conditions))
     for chunk, found, fired, sent in MODES[mode](vlm, inputs, conditions, table, index, batch):
@@ -110,7 +110,7 @@ def _distinct(conditions: Sequence[Condition]) -> dict[int, np.ndarray]:
     return {id(condition.blocked): condition.blocked for condition in conditions}
 
 
-def _mask_table(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -> tuple[torch.Tensor, torch.Tensor]:
+def mask_table(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -> tuple[torch.Tensor, torch.Tensor]:
     """Distinct masks (1 + E, n, n), the first all open, and (C,) which of them each condition uses."""
     distinct = _distinct(conditions)
     place = {key: i for i, key in enumerate(distinct, start=1)}

@@ -3,8 +3,10 @@
 A batch is a pure function of its seed, so training resumes at any step with the data it would have seen. Several
 questions about one clip share the clip's tokens: the row is a prefix (system text and video) and K branches of equal
 length. A branch attends to the prefix and to itself, at the positions it would have alone, so packing changes the cost
-and not the function. Open answers and captions come first; they teach what is seen. Bare letters come after them.
-Drills are text alone: lettered options, then the options' texts in another order, each followed by its letter.
+and not the function. There are two kinds of targets: words, to be said by a middle layer, and letters, to be said by
+the last. Where a question with options ends, both are asked for: the answer's word first, then its letter. Drills teach
+the second step alone, from text: lettered options, then their words in another order, each handed over at the place
+where a middle layer would have found it.
 """
 
 from __future__ import annotations
@@ -30,15 +32,16 @@ TIMES = world.video_times(np.array(sample_indices(world.N_VIDEO_FRAMES, FRAMES, 
 
 @dataclass(frozen=True)
 class Branch:
-    """Token ids, the target of each position (IGNORE: none), and the positions where a letter is predicted."""
+    """Token ids; the word and the letter to be said at each position (IGNORE: none); a word added there (0: none)."""
 
     ids: list[int]
-    targets: list[int]
-    letters: tuple[int, ...] = ()
+    words: list[int]
+    letters: list[int]
+    added: list[int]
 
     def cut(self, length: int) -> Branch:
         """The first `length` positions."""
-        return Branch(self.ids[:length], self.targets[:length], tuple(i for i in self.letters if i < length))
+        return Branch(self.ids[:length], self.words[:length], self.letters[:length], self.added[:length])
 
 
 class Packer:
@@ -68,20 +71,16 @@ class Packer:
         return ids[:cut], ids[cut:]
 
     def letter(self, question: Question) -> Branch:
-        """The question in the study's protocol.
-
-        The letter is the target at the open parenthesis. One position earlier the target is the answer's first word, so
-        that the answer is at hand where the letter is looked up.
-        """
+        """The question in the study's protocol: at the open parenthesis the answer's first word, then its letter."""
         _, block = self._split(question)
-        word = self._encode(question.options[question.answer])[0][1]
-        letter = self.tokenizer.convert_tokens_to_ids(LETTERS[question.answer])
-        return Branch(block, [IGNORE] * (len(block) - 2) + [word, letter], (len(block) - 1,))
+        none = [IGNORE] * (len(block) - 1)
+        word, letter = self.first_word(question.options[question.answer]), self._letters[question.answer]
+        return Branch(block, [*none, word], [*none, letter], [0] * len(block))
 
     def open(self, question: Question) -> Branch:
         """The question without its options, answered in words after the same ending."""
         _, block = self._split(question)
-        ids = self._encode(f"Question: {question.text}")[0][1:] + block[-self._ending : -1]
+        ids = self._encode(f"Question: {question.text}")[0][1:] + block[-self._ending :]
         return self._answered(ids, question.options[question.answer])
 
     def told(self, text: str) -> Branch:
@@ -90,7 +89,16 @@ class Packer:
 
     def _answered(self, ids: list[int], text: str) -> Branch:
         answer = self._encode(text)[0][1:]
-        return Branch([*ids, *answer], [IGNORE] * (len(ids) - 1) + [*answer, END])
+        ids, words = [*ids, *answer], [IGNORE] * (len(ids) - 1) + [*answer, END]
+        return Branch(ids, words, [IGNORE] * len(ids), [0] * len(ids))
+
+    def first_word(self, text: str) -> int:
+        """Id of a text's first word."""
+        return self._encode(text)[0][1]
+
+    @cached_property
+    def _letters(self) -> list[int]:
+        return self.tokenizer.convert_tokens_to_ids(list(LETTERS))
 
     @cached_property
     def _ending(self) -> int:
@@ -99,28 +107,23 @@ class Packer:
         return next(i for i, (x, y) in enumerate(zip(blocks[0][::-1], blocks[1][::-1], strict=True)) if x != y)
 
     def drill(self, rng: np.random.Generator) -> Branch:
-        """Two to four options, then their texts in another order, each followed by its letter (some after a "(")."""
-        direct, n = rng.random() < 0.5, int(rng.integers(2, 5))
-        if rng.random() < 0.75:
-            words = rng.permutation(self.words)
-            sizes = [1 if direct else int(rng.integers(1, 3)) for _ in range(n)]
-            texts = [[int(w) for w in words[3 * i : 3 * i + size]] for i, size in enumerate(sizes)]
+        """Two to four options, then four times the first word of any of them, added to a "(", and there its letter."""
+        n = int(rng.integers(2, 5))
+        if rng.random() < 0.25:
+            texts = [[int(word)] for word in rng.permutation(self.words)[:n]]
         else:
-            phrases = rng.permutation(PHRASES[rng.integers(len(PHRASES))])[:n]
-            texts = [self._encode(str(phrase))[0][1:] for phrase in phrases]
-        letters = [self.tokenizer.convert_tokens_to_ids(letter) for letter in LETTERS[: len(texts)]]
+            phrases = rng.permutation(PHRASES[rng.integers(len(PHRASES))])
+            distinct = {self.first_word(str(phrase)): str(phrase) for phrase in phrases}
+            texts = [self._encode(phrase)[0][1:] for phrase in [*distinct.values()][:n]]
         newline, left, right = (self.tokenizer.convert_tokens_to_ids(c) for c in "\n()")
         ids = self._encode("Options:")[0][1:]
-        for letter, text in zip(letters, texts, strict=True):
+        for letter, text in zip(self._letters, texts, strict=False):
             ids = [*ids, newline, left, letter, right, *text]
-        ids = [*ids, *self._encode("ASSISTANT:")[0][1:]]
-        targets, asked = [IGNORE] * len(ids), []
-        for i in rng.permutation(len(texts)):
-            ids = [*ids, *texts[i], *([] if direct else [left])]
-            targets = [*targets, *[IGNORE] * (len(ids) - len(targets) - 1), letters[i], IGNORE]
-            asked.append(len(ids) - 1)
-            ids = [*ids, letters[i]]
-        return Branch(ids, targets, tuple(asked))
+        letters, added = [IGNORE] * len(ids), [0] * len(ids)
+        for i in rng.integers(len(texts), size=4):  # drawn anew each time: the letters said before are no help
+            ids = [*ids, left, self._letters[i]]
+            letters, added = [*letters, self._letters[i], IGNORE], [*added, texts[i][0], 0]
+        return Branch(ids, [IGNORE] * len(ids), letters, added)
 
     @cached_property
     def words(self) -> np.ndarray:
@@ -134,7 +137,9 @@ PHRASES = (
     list(world.DIAGONALS),
     list("0123"),
     list(world.COLOURS),
-    [*world.SHAPES, *world.SCENES],
+    list(world.SHAPES),
+    list(world.SCENES),
+    ["left", "right", "top", "bottom"],
     [f"{a} to {b}" for a in world.SCENES for b in world.SCENES if a != b],
 )
 
@@ -185,11 +190,11 @@ def make_drill(rng: np.random.Generator, packer: Packer, *, rows: int, length: i
 def make_batch(
     rng: np.random.Generator, packer: Packer, *, clips: int, video: bool, letters: bool, length: int
 ) -> dict:
-    """One batch of packed rows: with `letters` three questions with options and one in words, else eight in words.
+    """One batch of packed rows: with `letters` three or four questions with options, else in words; captions.
 
-    Returns images (B, T, S, S, 3) uint8; ids, targets, letters (B, P + K·length); positions (1, P + K·length); mask
-    (1, 1, length, P + length) additive; `at`, the position of the first video token, and `video`, their number. Stills
-    show one frame, or the same frame eight times in 15 % of the batches.
+    Returns images (B, T, S, S, 3) uint8; ids, words, letters, added (B, P + K·length); positions (1, P + K·length);
+    mask (1, 1, length, P + length) additive; `at`, the position of the first video token, and `video`, their number.
+    Stills show one frame, or the same frame eight times in 15 % of the batches.
     """
     repeat = FRAMES if not video and rng.random() < 0.15 else 1
     rows, scenarios = [], []
@@ -201,7 +206,8 @@ def make_batch(
         row = [packer.letter(_question(clip, task, rng)) for _ in range(3 if letters else 0)]
         row += [packer.open(ask(clip, task, rng)) for _ in range(0 if letters else 7)]
         told = rng.random() < 0.5 or not letters
-        row.append((packer.told(caption(clip, video)) if told else packer.open(ask(clip, task, rng))).cut(length))
+        last = packer.told(caption(clip, video)) if told else packer.letter(_question(clip, task, rng))
+        row.append(last.cut(length))
         rows.append(row)
     images = np.repeat(world.render(scenarios, SIZE, rng), repeat, axis=1)  # (B, T, S, S, 3)
     prefix = packer.prefix(images.shape[1] * GRID * GRID)
@@ -217,20 +223,20 @@ def _question(clip: world.Scenario, task: str, rng: np.random.Generator) -> Ques
 def _lay_out(rows: list[list[Branch]], prefix: list[int], at: int, video: int, length: int) -> dict[str, Any]:
     start, count = len(prefix), len(rows[0])
     shape = (len(rows), start + count * length)
-    ids, targets, letters = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64), np.zeros(shape, bool)
-    ids[:, :start] = prefix
+    laid = {name: np.full(shape, IGNORE, np.int64) for name in ("words", "letters")}
+    laid |= {name: np.zeros(shape, np.int64) for name in ("ids", "added")}
+    laid["ids"][:, :start] = prefix
     for i, row in enumerate(rows):
         for j, branch in enumerate(row):
             first, n = start + j * length, len(branch.ids)
             if n > length:
                 raise ValueError(f"a branch of {n} tokens does not fit into {length}")
-            ids[i, first : first + n], targets[i, first : first + n] = branch.ids, branch.targets
-            letters[i, [first + k for k in branch.letters]] = True
+            for name, values in laid.items():
+                values[i, first : first + n] = getattr(branch, name)
     own = np.triu(np.full((length, length), -1e9, np.float32), 1)
     mask = np.concatenate([np.zeros((length, start), np.float32), own], 1)[None, None]
     positions = np.concatenate([np.arange(start), *[start + np.arange(length)] * count])[None]
-    arrays = {"ids": ids, "targets": targets, "letters": letters, "positions": positions, "mask": mask}
-    return {**arrays, "at": at, "video": video}
+    return {**laid, "positions": positions, "mask": mask, "at": at, "video": video}
 
 
 # ---- labelled frames ----

@@ -19,6 +19,7 @@ from analysis_lib.torchvision_ops import ensure_torchvision
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 WIDTH, LAYERS, HEADS = 128, 12, 2
 EXIT = 7  # words are learned in the layers below, the look-up of their letter in those above
+QUIET = 0.02  # weight of the mean square of what the layers up to EXIT write
 VISION_HEADS = {"colour": 7, "shape": 4, "centre": 3, "scene": 5}  # numbers of labels; `centre` is a regression
 
 
@@ -179,29 +180,40 @@ def _merged(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     return torch.cat([words[:, :at], video, words[:, at + n :]], 1)
 
 
-def decode(model: Any, batch: dict[str, Any], layers: slice) -> list[torch.Tensor]:
-    """Residual stream (B, N, d) after layer EXIT and after the last layer, of those that `layers` holds."""
-    decoder, hidden, states = model.model.language_model, _merged(model, batch), []
+def decode(model: Any, batch: dict[str, Any], layers: slice) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    """Residual stream (B, N, d) after layer EXIT and after the last, by layer, of those that `layers` holds.
+
+    Also the mean square of what the layers up to EXIT have written into it.
+    """
+    decoder, start = model.model.language_model, _merged(model, batch)
+    hidden, states, written = start, {}, []
     rotary, mask = decoder.rotary_emb(hidden, batch["positions"]), batch["mask"].to(torch.bfloat16)
     for number in range(LAYERS)[layers]:
+        if (
+            number == EXIT and batch["video"] == 0
+        ):  # a drill hands words over, in the size of what the layers below write
+            hidden = hidden + 2 * model.get_input_embeddings()(batch["added"]) * (batch["added"] > 0)[..., None]
         hidden = decoder.layers[number](hidden, attention_mask=mask, position_embeddings=rotary)
+        if number < EXIT:
+            written.append((hidden - start).float().square().mean())
         if number + 1 in (EXIT, LAYERS):
-            states.append(hidden)
-    return states
+            states[number + 1] = hidden
+    return states, torch.stack(written).mean() if written else torch.zeros((), device=hidden.device)
 
 
 def language_loss(model: Any, batch: dict[str, Any], layers: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mean loss of the letters after the last layer plus mean losses of the words after layer EXIT and the last."""
-    states = decode(model, batch, layers)
-    wanted = batch["targets"] != IGNORE
-    targets, letter = batch["targets"][wanted], batch["letters"][wanted]
-    total, report = torch.zeros((), device=targets.device), {}
-    for state in states:
-        logits = model.lm_head(model.model.language_model.norm(state[wanted])).float()
-        loss, right = functional.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
-        for name, part in (("letters", letter), ("words", ~letter)):
-            if part.any() and (name == "words" or state is states[-1]):
-                total, report[name] = total + loss[part].mean(), right[part].float().mean()
+    """Mean loss of the words, read after layer EXIT, plus mean loss of the letters, read after the last; accuracies.
+
+    Writes are kept small: otherwise Muon lets the states grow to seventy times the embeddings, and words drown in them.
+    """
+    states, written = decode(model, batch, layers)
+    total, report = QUIET * written, {"written": written.detach()}
+    for name, layer in (("words", EXIT), ("letters", LAYERS)):
+        wanted = batch[name] != IGNORE
+        if layer in states and wanted.any():
+            logits = model.lm_head(model.model.language_model.norm(states[layer][wanted])).float()
+            total = total + functional.cross_entropy(logits, batch[name][wanted])
+            report[name] = (logits.argmax(-1) == batch[name][wanted]).float().mean()
     return total, report
 
 

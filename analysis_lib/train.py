@@ -1,17 +1,19 @@
 """Re-create the two embedded models from nothing: `embedded-image`, then `embedded`, the former tuned on video.
 
 The recipe follows real Video LLMs in small. *vision*: the tower learns dense labels of single frames (which colour and
-shape covers each patch, and where its centre is) and is frozen afterwards, as in the paper's training (appendix H).
-*drill*: the language model alone learns to find a text among lettered options. *align*: the projector learns to turn
-each patch into the sum of the embeddings of the words that describe it. *image words*, *image*: questions about stills,
-answered in words, then by letter; that is `embedded-image`. *video words*, *video*: the same with the five video tasks;
-that is `embedded`. Muon moves the hidden matrices, AdamW the rest. The state is stored as it goes; the same command
-resumes.
+shape covers each patch, and where) and is frozen afterwards, as in the paper's training (appendix H). *drill*: the
+upper layers learn, from text alone, to find a word among lettered options. *align*: the projector learns to turn each
+patch into the sum of the embeddings of the words that describe it. *image words*: the lower layers learn to answer
+questions about stills in words. *image drill*, *image*: the upper layers, on top of them, find the letter of the
+answer's word, first in text alone; that is `embedded-image`. *video words*, *video drill*, *video*: the same with the
+five video tasks; that is `embedded`. Muon moves the hidden matrices, AdamW the rest. The state is stored as it goes;
+the same command resumes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from tqdm import tqdm
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
-from analysis_lib.export import export
+from analysis_lib.export import export, write_card
 from analysis_lib.lessons import (
     Packer,
     make_batch,
@@ -52,15 +54,17 @@ class Stage:
 
 STAGES = (
     Stage("vision", 700, 80, adam=2e-3),
-    Stage("drill", 600, 10, 40, adam=5e-3),
+    Stage("drill", 1000, 10, 40, adam=5e-3),
     Stage("align", 350, 48),
-    Stage("image words", 600, 32, 24),
-    Stage("image", 600, 32, 50),
-    Stage("video words", 1000, 32, 28),
-    Stage("video", 1000, 32, 52),
+    Stage("image words", 400, 32, 50),
+    Stage("image drill", 200, 10, 40),
+    Stage("image", 200, 32, 50),
+    Stage("video words", 800, 32, 52),
+    Stage("video drill", 200, 10, 40),
+    Stage("video", 300, 32, 52),
 )
+OPEN = 30  # tokens of a question without options, with its answer
 FINISHES = {"image": "embedded-image", "video": "embedded"}  # stage that completes a checkpoint
-DRILL_SHARE = 0.2  # of the batches in later stages, so that letters are not forgotten
 
 
 def _optimizers(named: list[tuple[str, torch.nn.Parameter]], stage: Stage) -> list[torch.optim.Optimizer]:
@@ -98,27 +102,31 @@ def _make(stage: Stage, packer: Packer) -> Callable[[np.random.Generator], dict[
     def lesson(rng: np.random.Generator) -> dict[str, Any]:
         if stage.name in ("vision", "align"):
             return make_frames(rng, clips=stage.clips)
-        if stage.name == "drill" or rng.random() < DRILL_SHARE:
-            return make_drill(rng, packer, rows=10, length=40)
-        video, letters = stage.name.startswith("video"), not stage.name.endswith("words")
-        return make_batch(rng, packer, clips=stage.clips, video=video, letters=letters, length=stage.length)
+        if stage.name.endswith("drill"):
+            return make_drill(rng, packer, rows=stage.clips, length=stage.length)
+        opened = stage.name.endswith("words") and rng.random() < 0.5
+        length, video = OPEN if opened else stage.length, stage.name.startswith("video")
+        return make_batch(rng, packer, clips=stage.clips, video=video, letters=not opened, length=length)
 
     return lesson
 
 
 def _trained(model: Any, heads: torch.nn.Module, stage: Stage) -> list[tuple[str, torch.nn.Parameter]]:
     """Named parameters that the stage moves."""
-    parts = {"vision": model.model.vision_tower, "align": model.model.multi_modal_projector}
-    frozen = {"drill": ("vision_tower", "multi_modal_projector")}.get(stage.name, ("vision_tower",))
-    if stage.name in parts:
-        named = list(parts[stage.name].named_parameters(prefix="projector" if stage.name == "align" else ""))
-    else:
-        named = [(n, p) for n, p in model.named_parameters() if not any(f".{part}." in n for part in frozen)]
-    return named + ([(f"heads.{n}", p) for n, p in heads.named_parameters()] if stage.name == "vision" else [])
+    parts, decoder = model.model, model.model.language_model
+    modules = {
+        "vision": {"tower": parts.vision_tower, "heads": heads},
+        "align": {"projector": parts.multi_modal_projector},
+    }
+    lower = {"embed": model.get_input_embeddings(), "norm": decoder.norm, "layers": decoder.layers[:EXIT]}
+    modules |= {"drill": {"embed": model.get_input_embeddings(), "layers": decoder.layers[EXIT:]}}
+    modules |= {name: lower | {"projector": parts.multi_modal_projector} for name in ("image words", "video words")}
+    chosen = modules.get(stage.name, {"layers": decoder.layers[EXIT:]})
+    return [pair for name, module in chosen.items() for pair in module.named_parameters(prefix=name)]
 
 
-def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch.device, store: Path) -> None:
-    """Run one stage to its end, from the stored state if there is one."""
+def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch.device, store: Path) -> float:
+    """Run one stage to its end, from the stored state if there is one; return the seconds that it took in all."""
     torch.manual_seed(seed)
     heads = torch.nn.ModuleDict({k: torch.nn.Linear(WIDTH, n) for k, n in VISION_HEADS.items()}).to(device)
     named = _trained(model, heads, stage)
@@ -127,7 +135,8 @@ def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch
         parameter.requires_grad_(True)
     optimizers = _optimizers(named, stage)
     peaks = [o.param_groups[0]["lr"] for o in optimizers]
-    start = _restore(store, stage, model, heads, optimizers, device)
+    start, before = _restore(store, stage, model, heads, optimizers, device)
+    began = time.time() - before
     source = _Batches(_make(stage, packer), seed * 10 + [s.name for s in STAGES].index(stage.name), start)
     batches = iter(torch.utils.data.DataLoader(source, batch_size=None, num_workers=1))
     shown: dict[str, float] = {}  # running means
@@ -146,8 +155,9 @@ def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch
             shown[name] = 0.95 * shown.get(name, float(value)) + 0.05 * float(value)
         bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in shown.items()), refresh=False)
         if (step + 1) % STORE_EVERY == 0 or step + 1 == stage.steps:
-            _keep(store, stage, step + 1, model, heads, optimizers)
+            _keep(store, stage, step + 1, model, heads, optimizers, time.time() - began)
     settle(model, stage.name)
+    return time.time() - began
 
 
 def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, device: torch.device) -> tuple:
@@ -156,14 +166,18 @@ def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, dev
             return vision_loss(model, heads, batch)
         if stage.name == "align":
             return align_loss(model, packer, batch)
-        layers = slice(EXIT, None) if stage.name == "drill" else slice(None)
-        if batch["video"] and stage.name.endswith("words"):
-            layers = slice(EXIT)
-        return language_loss(model, batch, layers)
+        layers = {"drill": slice(EXIT, None), "image words": slice(EXIT), "video words": slice(EXIT)}
+        return language_loss(model, batch, layers.get(stage.name, slice(None)))
 
 
-def _keep(store: Path, stage: Stage, step: int, model: Any, heads: Any, optimizers: list) -> None:
-    state = {"stage": stage.name, "step": step, "model": model.state_dict(), "heads": heads.state_dict()}
+def _keep(store: Path, stage: Stage, step: int, model: Any, heads: Any, optimizers: list, seconds: float) -> None:
+    state = {
+        "seconds": seconds,
+        "stage": stage.name,
+        "step": step,
+        "model": model.state_dict(),
+        "heads": heads.state_dict(),
+    }
     _save(store, {**state, "optimizers": [o.state_dict() for o in optimizers]})
 
 
@@ -173,16 +187,16 @@ def _save(path: Path, value: dict) -> None:
     os.replace(partial, path)
 
 
-def _restore(store: Path, stage: Stage, model: Any, heads: Any, optimizers: list, device: torch.device) -> int:
-    """Load the stored state if it belongs to `stage`; return the step at which the stage goes on."""
+def _restore(store: Path, stage: Stage, model: Any, heads: Any, optimizers: list, device: torch.device) -> tuple:
+    """Load the stored state if it belongs to `stage`; return the step at which the stage goes on, and seconds spent."""
     state = torch.load(store, map_location=device, weights_only=True) if store.exists() else {"stage": None}
     if state["stage"] != stage.name:
-        return 0
+        return 0, 0.0
     model.load_state_dict(state["model"])
     heads.load_state_dict(state["heads"])
     for optimizer, old in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(old)
-    return state["step"]
+    return state["step"], state["seconds"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -209,16 +223,19 @@ def train(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS) -> N
     model = build_model(packer.tokenizer, seed).to(place)
     for layer in model.model.language_model.layers:
         layer.compile(dynamic=False)
-    began = time.time()
+    times = work / "seconds.json"
+    seconds = json.loads(times.read_text()) if times.exists() else {}
     for number, stage in enumerate(STAGES):
         done = work / f"{number}-{stage.name.replace(' ', '-')}.pt"
         if done.exists():
             model.load_state_dict(torch.load(done, map_location=place, weights_only=True))
-            continue
-        _train(model, stage, packer, seed=seed, device=place, store=work / "state.pt")
+        else:
+            seconds[stage.name] = _train(model, stage, packer, seed=seed, device=place, store=work / "state.pt")
+            times.write_text(json.dumps(seconds))
+            _save(done, model.state_dict())
         if stage.name in FINISHES:
-            steps = ", ".join(f"{s.name} {s.steps} × {s.clips}" for s in STAGES[: number + 1])
-            video = stage.name == "video"
-            export(model, work / "tokenizer", out / FINISHES[stage.name], seed=seed, stages=steps, video=video)
-        _save(done, model.state_dict())
-    print(f"trained in {(time.time() - began) / 60:.0f} minutes; checkpoints in {out}")
+            export(model, work / "tokenizer", out / FINISHES[stage.name])
+            rows = [(s.name, s.steps, s.clips, seconds.get(s.name, 0.0)) for s in STAGES[: number + 1]]
+            machine = f"{place.type}, {torch.get_num_threads()} threads"
+            write_card(out / FINISHES[stage.name], seed=seed, device=machine, stages=rows)
+    print(f"trained in {sum(seconds.values()) / 60:.0f} minutes; checkpoints in {out}")
