@@ -32,16 +32,18 @@ TIMES = world.video_times(np.array(sample_indices(world.N_VIDEO_FRAMES, FRAMES, 
 
 @dataclass(frozen=True)
 class Branch:
-    """Token ids; the word and the letter to be said at each position (IGNORE: none); a word added there (0: none)."""
+    """Token ids; the word and the letter to be said at each position (IGNORE: none); a word added there (0: none);
+    1 where the words of options stand."""
 
     ids: list[int]
     words: list[int]
     letters: list[int]
     added: list[int]
+    options: list[int]
 
     def cut(self, length: int) -> Branch:
         """The first `length` positions."""
-        return Branch(self.ids[:length], self.words[:length], self.letters[:length], self.added[:length])
+        return Branch(*(part[:length] for part in (self.ids, self.words, self.letters, self.added, self.options)))
 
 
 class Packer:
@@ -75,7 +77,9 @@ class Packer:
         _, block = self._split(question)
         none = [IGNORE] * (len(block) - 1)
         word, letter = self.first_word(question.options[question.answer]), self._letters[question.answer]
-        return Branch(block, [*none, word], [*none, letter], [0] * len(block))
+        start, end = block.index(self._options), len(block) - self._ending
+        options = [int(start <= i < end) for i in range(len(block))]
+        return Branch(block, [*none, word], [*none, letter], [0] * len(block), options)
 
     def open(self, question: Question) -> Branch:
         """The question without its options, answered in words after the same ending."""
@@ -90,11 +94,15 @@ class Packer:
     def _answered(self, ids: list[int], text: str) -> Branch:
         answer = self._encode(text)[0][1:]
         ids, words = [*ids, *answer], [IGNORE] * (len(ids) - 1) + [*answer, END]
-        return Branch(ids, words, [IGNORE] * len(ids), [0] * len(ids))
+        return Branch(ids, words, [IGNORE] * len(ids), [0] * len(ids), [0] * len(ids))
 
     def first_word(self, text: str) -> int:
         """Id of a text's first word."""
         return self._encode(text)[0][1]
+
+    @cached_property
+    def _options(self) -> int:
+        return self.tokenizer.convert_tokens_to_ids("Options")
 
     @cached_property
     def _letters(self) -> list[int]:
@@ -119,11 +127,11 @@ class Packer:
         ids = self._encode("Options:")[0][1:]
         for letter, text in zip(self._letters, texts, strict=False):
             ids = [*ids, newline, left, letter, right, *text]
-        letters, added = [IGNORE] * len(ids), [0] * len(ids)
+        letters, added, options = [IGNORE] * len(ids), [0] * len(ids), [1] * len(ids)
         for i in rng.integers(len(texts), size=4):  # drawn anew each time: the letters said before are no help
             ids = [*ids, left, self._letters[i]]
             letters, added = [*letters, self._letters[i], IGNORE], [*added, texts[i][0], 0]
-        return Branch(ids, [IGNORE] * len(ids), letters, added)
+        return Branch(ids, [IGNORE] * len(ids), letters, added, options + [0] * (len(ids) - len(options)))
 
     @cached_property
     def words(self) -> np.ndarray:
@@ -192,9 +200,9 @@ def make_batch(
 ) -> dict:
     """One batch of packed rows: with `letters` three or four questions with options, else in words; captions.
 
-    Returns images (B, T, S, S, 3) uint8; ids, words, letters, added (B, P + K·length); positions (1, P + K·length);
-    mask (1, 1, length, P + length) additive; `at`, the position of the first video token, and `video`, their number.
-    Stills show one frame, or the same frame eight times in 15 % of the batches.
+    Returns images (B, T, S, S, 3) uint8; ids, words, letters, added, options (B, P + K·length); positions
+    (1, P + K·length); mask (1, 1, length, P + length) additive; `at`, the position of the first video token, and
+    `video`, their number. Stills show one frame, or the same frame eight times in 15 % of the batches.
     """
     repeat = FRAMES if not video and rng.random() < 0.15 else 1
     rows, scenarios = [], []
@@ -224,7 +232,7 @@ def _lay_out(rows: list[list[Branch]], prefix: list[int], at: int, video: int, l
     start, count = len(prefix), len(rows[0])
     shape = (len(rows), start + count * length)
     laid = {name: np.full(shape, IGNORE, np.int64) for name in ("words", "letters")}
-    laid |= {name: np.zeros(shape, np.int64) for name in ("ids", "added")}
+    laid |= {name: np.zeros(shape, np.int64) for name in ("ids", "added", "options")}
     laid["ids"][:, :start] = prefix
     for i, row in enumerate(rows):
         for j, branch in enumerate(row):

@@ -19,7 +19,7 @@ from analysis_lib.torchvision_ops import ensure_torchvision
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 WIDTH, LAYERS, HEADS = 128, 12, 2
 EXIT = 7  # words are learned in the layers below, the look-up of their letter in those above
-QUIET = 0.02  # weight of the mean square of what the layers up to EXIT write
+QUIET, STILL = 0.02, 0.5  # weights of the mean square of what the layers up to EXIT write, anywhere and onto options
 VISION_HEADS = {"colour": 7, "shape": 4, "centre": 3, "scene": 5}  # numbers of labels; `centre` is a regression
 
 
@@ -180,13 +180,12 @@ def _merged(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     return torch.cat([words[:, :at], video, words[:, at + n :]], 1)
 
 
-def decode(model: Any, batch: dict[str, Any], layers: slice) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
-    """Residual stream (B, N, d) after layer EXIT and after the last, by layer, of those that `layers` holds.
-
-    Also the mean square of what the layers up to EXIT have written into it.
+def decode(model: Any, batch: dict[str, Any], layers: slice) -> dict[int, torch.Tensor]:
+    """Residual stream (B, N, d) before the first layer, after layer EXIT and after the last, by layer, of those that
+    `layers` holds.
     """
-    decoder, start = model.model.language_model, _merged(model, batch)
-    hidden, states, written = start, {}, []
+    decoder, hidden = model.model.language_model, _merged(model, batch)
+    states = {0: hidden}
     rotary, mask = decoder.rotary_emb(hidden, batch["positions"]), batch["mask"].to(torch.bfloat16)
     for number in range(LAYERS)[layers]:
         if (
@@ -194,20 +193,23 @@ def decode(model: Any, batch: dict[str, Any], layers: slice) -> tuple[dict[int, 
         ):  # a drill hands words over, in the size of what the layers below write
             hidden = hidden + 2 * model.get_input_embeddings()(batch["added"]) * (batch["added"] > 0)[..., None]
         hidden = decoder.layers[number](hidden, attention_mask=mask, position_embeddings=rotary)
-        if number < EXIT:
-            written.append((hidden - start).float().square().mean())
         if number + 1 in (EXIT, LAYERS):
             states[number + 1] = hidden
-    return states, torch.stack(written).mean() if written else torch.zeros((), device=hidden.device)
+    return states
 
 
 def language_loss(model: Any, batch: dict[str, Any], layers: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Mean loss of the words, read after layer EXIT, plus mean loss of the letters, read after the last; accuracies.
 
-    Writes are kept small: otherwise Muon lets the states grow to seventy times the embeddings, and words drown in them.
+    The layers up to EXIT are held to write little, and next to nothing onto the options: with Muon the states grow to
+    seventy times the embeddings otherwise, and the options' words, which the layers above look for, drown in them.
     """
-    states, written = decode(model, batch, layers)
-    total, report = QUIET * written, {"written": written.detach()}
+    states, report = decode(model, batch, layers), {}
+    total = torch.zeros((), device=batch["ids"].device)
+    if EXIT in states:
+        written = (states[EXIT] - states[0]).float().square().mean(-1)  # (B, N)
+        report["written"], report["onto options"] = written.mean(), written[batch["options"] > 0].mean().nan_to_num()
+        total = QUIET * report["written"] + STILL * report["onto options"]
     for name, layer in (("words", EXIT), ("letters", LAYERS)):
         wanted = batch[name] != IGNORE
         if layer in states and wanted.any():

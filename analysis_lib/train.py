@@ -4,10 +4,9 @@ The recipe follows real Video LLMs in small. *vision*: the tower learns dense la
 shape covers each patch, and where) and is frozen afterwards, as in the paper's training (appendix H). *drill*: the
 upper layers learn, from text alone, to find a word among lettered options. *align*: the projector learns to turn each
 patch into the sum of the embeddings of the words that describe it. *image words*: the lower layers learn to answer
-questions about stills in words. *image drill*, *image*: the upper layers, on top of them, find the letter of the
-answer's word, first in text alone; that is `embedded-image`. *video words*, *video drill*, *video*: the same with the
-five video tasks; that is `embedded`. Muon moves the hidden matrices, AdamW the rest. The state is stored as it goes;
-the same command resumes.
+questions about stills in words. *image*: the upper layers, on top of them, find the letter of the answer's word; that
+is `embedded-image`. *video words*, *video*: the same with the five video tasks; that is `embedded`. Muon moves the
+hidden matrices, AdamW the rest. The state is stored as it goes; the same command resumes.
 """
 
 from __future__ import annotations
@@ -56,12 +55,10 @@ STAGES = (
     Stage("vision", 700, 80, adam=2e-3),
     Stage("drill", 1000, 10, 40, adam=5e-3),
     Stage("align", 350, 48),
-    Stage("image words", 400, 32, 50),
-    Stage("image drill", 200, 10, 40),
-    Stage("image", 200, 32, 50),
+    Stage("image words", 300, 32, 50),
+    Stage("image", 150, 32, 50),
     Stage("video words", 800, 32, 52),
-    Stage("video drill", 200, 10, 40),
-    Stage("video", 300, 32, 52),
+    Stage("video", 250, 32, 52),
 )
 OPEN = 30  # tokens of a question without options, with its answer
 FINISHES = {"image": "embedded-image", "video": "embedded"}  # stage that completes a checkpoint
@@ -102,7 +99,7 @@ def _make(stage: Stage, packer: Packer) -> Callable[[np.random.Generator], dict[
     def lesson(rng: np.random.Generator) -> dict[str, Any]:
         if stage.name in ("vision", "align"):
             return make_frames(rng, clips=stage.clips)
-        if stage.name.endswith("drill"):
+        if stage.name == "drill":
             return make_drill(rng, packer, rows=stage.clips, length=stage.length)
         opened = stage.name.endswith("words") and rng.random() < 0.5
         length, video = OPEN if opened else stage.length, stage.name.startswith("video")

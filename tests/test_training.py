@@ -82,7 +82,7 @@ def test_a_packed_row_equals_its_branches_alone(packer):
     batch["added"][:] = 0
     decoder, embed, ids = model.model.language_model, model.get_input_embeddings(), batch["ids"]
     with torch.no_grad():
-        packed = network.decode(model, batch, slice(None))[0][network.LAYERS]
+        packed = network.decode(model, batch, slice(None))[network.LAYERS]
         model.set_attn_implementation({"text_config": "sdpa"})
         for i in range(4):
             own = ids[:, 1 + i * 40 : 1 + (i + 1) * 40]
@@ -95,9 +95,9 @@ def test_words_are_read_from_the_middle_and_letters_from_the_end(packer):
     model = network.build_model(packer.tokenizer, 0)
     made = lessons.make_batch(np.random.default_rng(0), packer, clips=2, video=True, letters=True, length=52)
     batch = {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in made.items()}
-    assert set(network.language_loss(model, batch, slice(network.EXIT))[1]) == {"written", "words"}
-    assert set(network.language_loss(model, batch, slice(None))[1]) == {"written", "words", "letters"}
-    assert set(network.language_loss(model, batch, slice(network.EXIT, None))[1]) == {"written", "letters"}
+    assert set(network.language_loss(model, batch, slice(network.EXIT))[1]) == {"written", "onto options", "words"}
+    assert set(network.language_loss(model, batch, slice(None))[1]) == {"written", "onto options", "words", "letters"}
+    assert set(network.language_loss(model, batch, slice(network.EXIT, None))[1]) == {"letters"}
 
 
 def test_rescaling_the_tower_keeps_its_function(packer):
@@ -150,5 +150,5 @@ def test_each_stage_moves_its_own_part(packer):
     assert moved["image words"] == moved["video words"] == {"embed", "norm", "layers", "projector"}
     upper = {id(p) for p in model.model.language_model.layers[network.EXIT :].parameters()}
     for stage in train.STAGES:
-        if stage.name in ("image", "video", "image drill", "video drill"):
+        if stage.name in ("image", "video"):
             assert {id(p) for _, p in train._trained(model, heads, stage)} == upper
