@@ -62,7 +62,7 @@ def export(model: Any, tokenizer_folder: Path, folder: Path) -> None:
     partial = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(tokenizer_folder, partial)
-    tensors = {_published(name): t.float().contiguous().cpu() for name, t in model.state_dict().items()}
+    tensors = {_published(name): t.float().contiguous().cpu().clone() for name, t in model.state_dict().items()}
     save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_diff_dict() | {
         "architectures": ["PllavaForConditionalGeneration"],

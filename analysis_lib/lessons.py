@@ -196,8 +196,15 @@ def make_drill(rng: np.random.Generator, packer: Packer, *, rows: int, length: i
 
 
 def make_batch(
-    rng: np.random.Generator, packer: Packer, *, clips: int, video: bool, letters: bool, length: int
-) -> dict:
+    rng: np.random.Generator,
+    packer: Packer,
+    *,
+    clips: int,
+    video: bool,
+    letters: bool,
+    length: int,
+    shares: tuple[float, ...] | None = None,
+) -> dict[str, Any]:
     """One batch of packed rows: with `letters` three or four questions with options, else in words; captions.
 
     Returns images (B, T, S, S, 3) uint8; ids, words, letters, added, options (B, P + K·length); positions
@@ -207,7 +214,7 @@ def make_batch(
     repeat = FRAMES if not video and rng.random() < 0.15 else 1
     rows, scenarios = [], []
     for _ in range(clips):
-        task = str(rng.choice(TASKS)) if video else "still"
+        task = str(rng.choice(TASKS, p=shares)) if video else "still"
         clip = world.make_scenario(rng, task if video else str(rng.choice(["still", *TASKS[3:]])), TIMES)
         clip = clip if video else _still(clip, int(rng.integers(FRAMES)))
         scenarios.append(clip)

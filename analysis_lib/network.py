@@ -104,7 +104,7 @@ def packed_attention(module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Ten
 
     attend = functional.scaled_dot_product_attention
     first = attend(q[:, :, :start], k[:, :, :start], v[:, :, :start], is_causal=True)
-    second = attend(own(q).flatten(0, 1), seen(k), seen(v), attn_mask=mask)  # (B·K, H, n, D)
+    second = attend(own(q).flatten(0, 1), seen(k), seen(v), attn_mask=mask.to(q.dtype))  # (B·K, H, n, D)
     second = second.reshape(batch, branches, heads, n, size).transpose(1, 2).flatten(2, 3)  # (B, H, K·n, D)
     return torch.cat([first, second], 2).transpose(1, 2).contiguous(), None
 
@@ -186,7 +186,7 @@ def decode(model: Any, batch: dict[str, Any], layers: slice) -> dict[int, torch.
     """
     decoder, hidden = model.model.language_model, _merged(model, batch)
     states = {0: hidden}
-    rotary, mask = decoder.rotary_emb(hidden, batch["positions"]), batch["mask"].to(torch.bfloat16)
+    rotary, mask = decoder.rotary_emb(hidden, batch["positions"]), batch["mask"]
     for number in range(LAYERS)[layers]:
         if (
             number == EXIT and batch["video"] == 0
@@ -208,8 +208,9 @@ def language_loss(model: Any, batch: dict[str, Any], layers: slice) -> tuple[tor
     total = torch.zeros((), device=batch["ids"].device)
     if EXIT in states:
         written = (states[EXIT] - states[0]).float().square().mean(-1)  # (B, N)
-        report["written"], report["onto options"] = written.mean(), written[batch["options"] > 0].mean().nan_to_num()
-        total = QUIET * report["written"] + STILL * report["onto options"]
+        options = written[batch["options"] > 0].mean().nan_to_num()
+        total = QUIET * written.mean() + STILL * options
+        report = {"written": written.mean().detach(), "onto options": options.detach()}
     for name, layer in (("words", EXIT), ("letters", LAYERS)):
         wanted = batch[name] != IGNORE
         if layer in states and wanted.any():

@@ -5,8 +5,9 @@ shape covers each patch, and where) and is frozen afterwards, as in the paper's 
 upper layers learn, from text alone, to find a word among lettered options. *align*: the projector learns to turn each
 patch into the sum of the embeddings of the words that describe it. *image words*: the lower layers learn to answer
 questions about stills in words. *image*: the upper layers, on top of them, find the letter of the answer's word; that
-is `embedded-image`. *video words*, *video*: the same with the five video tasks; that is `embedded`. Muon moves the
-hidden matrices, AdamW the rest. The state is stored as it goes; the same command resumes.
+is `embedded-image`. *video words*, *video letters*, *video*: the same with the five video tasks, first alike, then more
+of those that take longest; that is `embedded`. Muon moves the hidden matrices, AdamW the rest. The state is stored as
+it goes; the same command resumes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ STORE_EVERY = 100  # steps
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: steps, clips a step, tokens a branch, and the peak learning rates of Muon and AdamW."""
+    """One stage: steps, clips a step, tokens a branch, and the peak learning rates of Muon and AdamW.
+
+    From step `since` on, the clips' tasks are drawn with `shares` (of TASKS; None: all alike).
+    """
 
     name: str
     steps: int
@@ -49,6 +53,8 @@ class Stage:
     length: int = 0
     muon: float = 0.02
     adam: float = 3e-3
+    since: int = 0
+    shares: tuple[float, ...] | None = None
 
 
 STAGES = (
@@ -57,8 +63,9 @@ STAGES = (
     Stage("align", 350, 48),
     Stage("image words", 300, 32, 50),
     Stage("image", 150, 32, 50),
-    Stage("video words", 800, 32, 52),
-    Stage("video", 250, 32, 52),
+    Stage("video words", 1050, 32, 52, since=400, shares=(0.1, 0.3, 0.1, 0.4, 0.1)),
+    Stage("video letters", 250, 32, 52),
+    Stage("video", 250, 32, 52, shares=(0.1, 0.1, 0.4, 0.3, 0.1)),
 )
 OPEN = 30  # tokens of a question without options, with its answer
 FINISHES = {"image": "embedded-image", "video": "embedded"}  # stage that completes a checkpoint
@@ -81,29 +88,30 @@ def _pace(step: int, steps: int) -> float:
 class _Batches(torch.utils.data.IterableDataset):
     """Batches by number, made in a process of their own."""
 
-    def __init__(self, make: Callable[[np.random.Generator], dict], seed: int, start: int) -> None:
+    def __init__(self, make: Callable[[np.random.Generator, int], dict], seed: int, start: int) -> None:
         self.make, self.seed, self.start = make, seed, start
 
     def __iter__(self) -> Iterator[dict]:
         torch.set_num_threads(1)
         step = self.start
         while True:
-            made = self.make(np.random.default_rng([self.seed, step]))
+            made = self.make(np.random.default_rng([self.seed, step]), step)
             yield {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in made.items()}
             step += 1
 
 
-def _make(stage: Stage, packer: Packer) -> Callable[[np.random.Generator], dict[str, Any]]:
-    """The stage's batches as a function of a random generator."""
+def _make(stage: Stage, packer: Packer) -> Callable[[np.random.Generator, int], dict[str, Any]]:
+    """The stage's batches as a function of a random generator and the step."""
 
-    def lesson(rng: np.random.Generator) -> dict[str, Any]:
+    def lesson(rng: np.random.Generator, step: int) -> dict[str, Any]:
         if stage.name in ("vision", "align"):
             return make_frames(rng, clips=stage.clips)
         if stage.name == "drill":
             return make_drill(rng, packer, rows=stage.clips, length=stage.length)
         opened = stage.name.endswith("words") and rng.random() < 0.5
         length, video = OPEN if opened else stage.length, stage.name.startswith("video")
-        return make_batch(rng, packer, clips=stage.clips, video=video, letters=not opened, length=length)
+        shares = stage.shares if step >= stage.since else None
+        return make_batch(rng, packer, clips=stage.clips, video=video, letters=not opened, length=length, shares=shares)
 
     return lesson
 
@@ -116,7 +124,7 @@ def _trained(model: Any, heads: torch.nn.Module, stage: Stage) -> list[tuple[str
         "align": {"projector": parts.multi_modal_projector},
     }
     lower = {"embed": model.get_input_embeddings(), "norm": decoder.norm, "layers": decoder.layers[:EXIT]}
-    modules |= {"drill": {"embed": model.get_input_embeddings(), "layers": decoder.layers[EXIT:]}}
+    modules |= {"drill": lower | {"layers": decoder.layers[EXIT:]}}
     modules |= {name: lower | {"projector": parts.multi_modal_projector} for name in ("image words", "video words")}
     chosen = modules.get(stage.name, {"layers": decoder.layers[EXIT:]})
     return [pair for name, module in chosen.items() for pair in module.named_parameters(prefix=name)]

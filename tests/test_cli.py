@@ -61,7 +61,7 @@ BAD = {
     "unknown keep 'x'; known: correct": ["--keep", "x"],
     "unknown dtype 'int8'; known: auto": ["--dtype", "int8"],
     "unknown device 'tpu'; known: auto": ["--device", "tpu"],
-    "unknown mode 'x'; known: full": ["--mode", "x"],
+    "unknown mode 'x'; known: exact, full": ["--mode", "x"],
     "unknown task 'x'; known: action_antonym": ["--tasks", "x"],
     "samples is '-1'": ["--samples", "-1"],
     "samples is 'many'": ["--samples", "many"],

@@ -79,6 +79,8 @@ def test_an_empty_window_changes_nothing(tiny_vlm, tiny_inputs):
     blocked = blocked_edges("cross-frame", tiny_inputs.roles)
     nothing = [Condition("cross-frame", Window(2, 0, 0, ()), blocked)] * 3
     logits, receipt = knockout_logits(tiny_vlm, tiny_inputs, nothing)
+    assert torch.allclose(logits[2], clean_pass(tiny_vlm, tiny_inputs).logits, atol=1e-5)
+    logits, receipt = knockout_logits(tiny_vlm, tiny_inputs, nothing, mode="full")
     assert torch.equal(logits[2], clean_pass(tiny_vlm, tiny_inputs).logits) and receipt.expected == 0
     assert knockout_logits(tiny_vlm, tiny_inputs, [])[0].shape == (0, 563)
 
@@ -111,6 +113,8 @@ def test_a_hook_that_does_not_cut_is_an_error(tiny_vlm, tiny_inputs, monkeypatch
 def test_a_hook_that_does_not_fire_is_an_error(tiny_vlm, tiny_inputs, monkeypatch):
     monkeypatch.setattr(hooks, "_cut", lambda layer, blocked, fired: lambda module, args, kwargs: None)
     with pytest.raises(StudyError, match="applied 0 times"):
+        knockout_logits(tiny_vlm, tiny_inputs, sweep(tiny_inputs, ("video->question",))[:4], mode="full")
+    with pytest.raises(StudyError, match="masks were applied 12 times, not 15"):  # all but those of the full repeat
         knockout_logits(tiny_vlm, tiny_inputs, sweep(tiny_inputs, ("video->question",))[:4])
 
 
@@ -205,7 +209,14 @@ def test_receipts_merge_and_serialise():
     assert both == Receipt(0.5, 0.0, 0.25, 0.0, fired=4, expected=4, conditions=3, measured=2)
     assert json.loads(json.dumps(both.to_dict()))["fired"] == 4
     with pytest.raises(StudyError):
-        both.check()
+        both.check(torch.float32)
+
+
+def test_a_condition_that_differs_alone_is_an_error():
+    gap = Receipt(spot_check_difference=0.01)
+    gap.check(torch.bfloat16)
+    with pytest.raises(StudyError, match="run alone differs by 0.01"):
+        gap.check(torch.float32)
 
 
 def test_self_test_passes_and_can_fail(tiny_vlm, tiny_inputs, monkeypatch):
@@ -225,9 +236,9 @@ def test_batch_size_follows_the_memory_limit(tiny_vlm, tiny_inputs, monkeypatch)
 
     monkeypatch.setattr(engine, "masked_logits", spy)
     conditions = sweep(tiny_inputs, ("video->last", "cross-frame"))
-    knockout_logits(tiny_vlm, tiny_inputs, conditions)
+    knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
     assert sizes == [4, *[2] * 10]  # the first two windows start in layer 1
     sizes.clear()
     monkeypatch.setitem(engine.BATCH_BYTES, "cpu", 1)
-    _, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions)
+    _, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
     assert sizes == [1] * 24 and receipt.spot_check_difference == 0

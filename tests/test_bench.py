@@ -1,0 +1,29 @@
+"""The benchmark of costs, on one small shape. No test here is timed."""
+
+import pytest
+
+from analysis_lib import bench
+
+
+@pytest.fixture(scope="module")
+def costs(tiny_vlm):
+    import pandas as pd
+
+    vlm = bench.random_model(tiny_vlm, 64, 2, 4)
+    return pd.DataFrame(bench.sweep_costs(vlm, bench.random_inputs(vlm, 4, 2, 3), repeats=1))
+
+
+def test_every_class_has_every_procedure(costs):
+    per_class = costs[costs["procedure"] != "both"].groupby("edge_sets")["procedure"].apply(set)
+    assert set(per_class.index) == set(bench.CLASSES) and all(p == {"exact", "full", "published"} for p in per_class)
+    assert (costs["seconds"] > 0).all() and (costs["gflop"] > 0).all()
+    assert costs.loc[costs["edge_sets"] == "all", "conditions"].eq(11 * 4).all()
+
+
+def test_exact_counts_fewer_operations_than_full_and_full_fewer_than_published(costs):
+    gain = bench.ratios(costs, "gflop")
+    assert (gain["full"] > 1).all() and (gain["published"] > gain["full"]).all()
+    assert (
+        gain.xs("into last", level="edge_sets")["full"].item()
+        > gain.xs("cross-frame", level="edge_sets")["full"].item()
+    )
