@@ -40,10 +40,11 @@ clips: seed 1,000,000).
 |---|---|---|---|
 {stages}
 
-What it was taught shapes where it computes. In training, the word of the answer is read from layer {exit} of {layers},
-and the letter from the last layer; the layers above {exit} learned beforehand, from text alone, to find the letter of a
-word. So that the letter comes late is taught. In which layers frames, question and options exchange what the word
-needs is not.
+What it was taught shapes where it computes. In training, the word of the answer is read at the last position from
+layer {exit} of {layers}, and the letter from the last layer. The layers above {exit} learned beforehand, from text
+alone, to find the letter of a word; the layers up to {exit} were held to write little, and next to nothing onto the
+options. So three things are taught: the letter comes late, it is read from the options, and video does not reach the
+options early. In which of the layers up to {exit} frames and question exchange what the word needs is not taught.
 
 ## Scores
 

@@ -5,9 +5,9 @@ shape covers each patch, and where) and is frozen afterwards, as in the paper's 
 upper layers learn, from text alone, to find a word among lettered options. *align*: the projector learns to turn each
 patch into the sum of the embeddings of the words that describe it. *image words*: the lower layers learn to answer
 questions about stills in words. *image*: the upper layers, on top of them, find the letter of the answer's word; that
-is `embedded-image`. *video words*, *video letters*, *video*: the same with the five video tasks, first alike, then more
-of those that take longest; that is `embedded`. Muon moves the hidden matrices, AdamW the rest. The state is stored as
-it goes; the same command resumes.
+is `embedded-image`. *video words*, *video letters*, *video hard letters*, *video*: the same with the five video tasks,
+where those that take longest come more often for a while; that is `embedded`. Muon moves the hidden matrices, AdamW the
+rest. The state is stored as it goes; the same command resumes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ STAGES = (
     Stage("image", 150, 32, 50),
     Stage("video words", 1050, 32, 52, since=400, shares=(0.1, 0.3, 0.1, 0.4, 0.1)),
     Stage("video letters", 250, 32, 52),
-    Stage("video", 250, 32, 52, shares=(0.1, 0.1, 0.4, 0.3, 0.1)),
+    Stage("video hard letters", 250, 32, 52, shares=(0.1, 0.1, 0.4, 0.3, 0.1)),
+    Stage("video", 200, 32, 52, shares=(0.3, 0.1, 0.25, 0.25, 0.1)),
 )
 OPEN = 30  # tokens of a question without options, with its answer
 FINISHES = {"image": "embedded-image", "video": "embedded"}  # stage that completes a checkpoint
