@@ -135,7 +135,8 @@ def keyword_figure(kinds: pd.DataFrame, words: pd.DataFrame, title: str) -> Figu
         bar.set_hatch("////")
     left.set(xlabel="layer", ylabel="video tokens that show a keyword, per question")
     left.tick_params(axis="x", labelsize=7)
-    left.get_legend().set_title(f"n = {kinds['n_samples'].max()}, 95 % intervals")
+    note = f"n = {kinds['n_samples'].max()}, 95 % intervals"
+    sns.move_legend(left, "lower left", bbox_to_anchor=(0, 1), ncol=2, title=note, alignment="left")
     _word_grid(right, words)
     headline(fig, title)
     sns.despine(ax=left)

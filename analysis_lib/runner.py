@@ -138,7 +138,7 @@ def _kernel_manager(scratch: str) -> type:
 
     # A start-up script of the user, MPLBACKEND left over in the shell or the order of a set must not change a notebook.
     environment = {"IPYTHONDIR": scratch, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    environment["PYTHONHASHSEED"] = "0"
+    environment |= {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore:IProgress"}  # a warning that names local paths
 
     class ThisInterpreter(AsyncKernelManager):
         @property
