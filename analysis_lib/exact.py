@@ -17,7 +17,8 @@ keys and values are read once and not copied per condition.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,23 +133,21 @@ def _layer(
     return out if torch.is_tensor(out) else out[0]
 
 
-class _counted:
-    """Counts the calls in which the layer's attention got a mask and gave it to its kernel."""
+@contextmanager
+def _counted(module: Any, fired: list[int]) -> Iterator[None]:
+    """Notes whether the layer's attention was called with a mask."""
+    attention = getattr(module, "self_attn", None)
+    if attention is None:
+        raise StudyError("a decoder layer has no self-attention, so no edge can be cut there; use another model")
 
-    def __init__(self, module: Any, fired: list[int]) -> None:
-        attention = getattr(module, "self_attn", None)
-        if attention is None:
-            raise StudyError("a decoder layer has no self-attention, so no edge can be cut there; use another model")
-        self.attention, self.fired = attention, fired
+    def note(module: Any, args: tuple, kwargs: dict) -> None:
+        fired.append(int(kwargs.get("attention_mask") is not None))
 
-    def __enter__(self) -> None:
-        def note(module: Any, args: tuple, kwargs: dict) -> None:
-            self.fired.append(int(kwargs.get("attention_mask") is not None))
-
-        self.handle = self.attention.register_forward_pre_hook(note, with_kwargs=True)
-
-    def __exit__(self, *_: Any) -> None:
-        self.handle.remove()
+    handle = attention.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def first_row(blocked: np.ndarray) -> int:

@@ -188,9 +188,7 @@ def decode(model: Any, batch: dict[str, Any], layers: slice) -> dict[int, torch.
     states = {0: hidden}
     rotary, mask = decoder.rotary_emb(hidden, batch["positions"]), batch["mask"]
     for number in range(LAYERS)[layers]:
-        if (
-            number == EXIT and batch["video"] == 0
-        ):  # a drill hands words over, in the size of what the layers below write
+        if number == EXIT and batch["video"] == 0:  # a drill: words are handed over as if layers below had written them
             hidden = hidden + 2 * model.get_input_embeddings()(batch["added"]) * (batch["added"] > 0)[..., None]
         hidden = decoder.layers[number](hidden, attention_mask=mask, position_embeddings=rotary)
         if number + 1 in (EXIT, LAYERS):
