@@ -44,9 +44,11 @@ class Call:
 
 @torch.no_grad()
 def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
-    """One clean pass that keeps what each layer was called with, and its keys and values."""
+    """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
     from transformers import DynamicCache
 
+    if inputs.calls is not None:
+        return inputs.calls
     arguments: list[tuple[torch.Tensor, dict]] = []
 
     def keep(module: Any, args: tuple, kwargs: dict) -> None:
@@ -60,9 +62,10 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
         for handle in handles:
             handle.remove()
     pairs = zip(arguments, cache.layers, strict=True)
-    return [
+    inputs.calls = [
         Call(hidden, kw, own.keys, own.values, _seen(kw.get("attention_mask"), inputs)) for (hidden, kw), own in pairs
     ]
+    return inputs.calls
 
 
 def _seen(mask: torch.Tensor | None, inputs: Inputs) -> torch.Tensor:

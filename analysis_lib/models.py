@@ -57,13 +57,17 @@ class VideoLLM:
 
 @dataclass
 class Inputs:
-    """One prompt merged with its video. `input_ids` keeps the one placeholder; `embeds` (1, n, d) has it expanded."""
+    """One prompt merged with its video. `input_ids` keeps the one placeholder; `embeds` (1, n, d) has it expanded.
+
+    `calls` is the record of the clean pass, once one was made (`exact.record`).
+    """
 
     input_ids: list[int]
     embeds: torch.Tensor
     roles: Roles
     letter_ids: list[int]
     n: int
+    calls: Any = field(default=None, init=False, repr=False)
 
 
 def check_model(model: str) -> Path | str:
