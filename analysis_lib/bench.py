@@ -3,24 +3,27 @@
 `make bench` times one sample's sweep (all eleven edge sets, one window per layer) on the embedded model and on larger
 random ones, by class of edge set, and counts floating-point operations. *published* is the cost of the published
 procedure, by its own rule: one complete multimodal forward per condition, vision tower and output head on all
-positions included, eager attention; one such forward is timed and counted, and multiplied. Times are medians over
-repeats; the receipt of a sweep, which every sample pays once, has a row of its own.
+positions included, eager attention; one such forward is timed and counted, and multiplied. The clean pass from which
+`exact` starts and the receipt are paid once a sample and have rows of their own; "all" sums the classes and that pass.
+Times are medians over repeats. LLaVA-NeXT-7B's shape is counted without weights, and timed where there is a GPU.
 """
 
 from __future__ import annotations
 
+import copy
 import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis_lib import engine, paths, plots
+from analysis_lib import engine, exact, paths, plots
 from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.engine import Condition
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, load_model
@@ -32,27 +35,48 @@ CLASSES = {
     "into last": [name for name in EDGE_SETS if name.endswith("->last")],
     "into text": [name for name in EDGE_SETS if name != "cross-frame" and not name.endswith("->last")],
     "cross-frame": ["cross-frame"],
-    "all": list(EDGE_SETS),
 }
 OPTIONS = ("grows", "shrinks", "jumps", "blinks", "swells", "flashes", "rises", "falls")
 # width, heads, layers, frames, tokens a frame side, options: one larger model, then one thing changed at a time
 SHAPES = [(512, 8, 16, 8, 3, 4), *((256, 4, 12, frames, 3, 4) for frames in (8, 16, 32, 64))]
 SHAPES += [(256, 4, layers, 8, 3, 4) for layers in (6, 24)] + [(256, 4, 12, 8, 3, options) for options in (2, 8)]
+LARGE = (4096, 32, 32, 8, 12, 4)  # LLaVA-NeXT-7B: 1152 video tokens
+OURS = ("aten::cat", "aten::index", "aten::bitwise_and", "aten::bitwise_not", "aten::tril")  # not the model's
+KEY = ["model", "layers", "frames", "options", "edge_sets"]
 
 
 def random_model(base: VideoLLM, width: int, heads: int, layers: int) -> VideoLLM:
     """The embedded model's vision tower and tokenizer with a random decoder of another size."""
-    import copy
+    config = copy.deepcopy(base.hf.config)
+    _resize(config.text_config, width, heads, layers, 3 * width)
+    return _built(base, config, f"random-{width}x{layers}", base.device)
 
+
+def large_model(base: VideoLLM, device: torch.device) -> VideoLLM:
+    """A random model of LLaVA-NeXT-7B's size with a CLIP-L tower, in bfloat16; on "meta" it has no weights."""
+    config = copy.deepcopy(base.hf.config)
+    _resize(config.text_config, *LARGE[:3], 11008)
+    config.text_config.vocab_size = 32064
+    _resize(config.vision_config, 1024, 16, 24, 4096)
+    config.vision_config.image_size, config.vision_config.patch_size = 336, 14
+    return _built(base, config, "LLaVA-NeXT-7B shape", device, torch.bfloat16)
+
+
+def _resize(config: Any, width: int, heads: int, layers: int, inner: int) -> None:
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = width, inner, layers
+    config.num_attention_heads = config.num_key_value_heads = heads
+    config.head_dim = width // heads
+
+
+def _built(base: VideoLLM, config: Any, name: str, device: torch.device, dtype: Any = torch.float32) -> VideoLLM:
     from transformers import LlavaForConditionalGeneration
 
-    config = copy.deepcopy(base.hf.config)
-    config.text_config.hidden_size, config.text_config.intermediate_size = width, 3 * width
-    config.text_config.num_attention_heads = config.text_config.num_key_value_heads = heads
-    config.text_config.head_dim, config.text_config.num_hidden_layers = width // heads, layers
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = dtype
     torch.manual_seed(0)
-    hf = LlavaForConditionalGeneration(config).eval().requires_grad_(False).to(base.device)
-    return VideoLLM(**{**vars(base), "name": f"random-{width}x{layers}", "hf": hf, "_head32": None})
+    with device:
+        hf = LlavaForConditionalGeneration(config).to(dtype).eval().requires_grad_(False)
+    return VideoLLM(**{**vars(base), "name": name, "hf": hf, "device": device, "dtype": dtype, "_head32": None})
 
 
 def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs:
@@ -64,31 +88,51 @@ def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=(frames, side, side), answer=0)
     n, width = len(roles.names), vlm.hf.get_input_embeddings().embedding_dim
-    embeds = 0.5 * torch.randn(1, n, width, generator=torch.Generator().manual_seed(0)).to(vlm.device)
+    embeds = 0.5 * torch.randn(1, n, width, generator=torch.Generator().manual_seed(0))
+    embeds = embeds.to(vlm.device, vlm.dtype)  # (1, n, d)
     return Inputs(list(encoded["input_ids"]), embeds, roles, list(vlm.letter_ids[:options]), n)
 
 
 def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict[str, Any]]:
-    """Rows of cost: one per class of edge set and procedure, and the receipt."""
+    """Rows of cost: one per class of edge set and procedure, the clean pass, and the receipt.
+
+    `repeats` 0 counts operations and times nothing (see `count_operations`).
+    """
     depth, rows = len(decoder_layers(vlm)), []
-    cuts = windows(depth, default_window(depth))
-    forward = _cost(lambda: _published_forward(vlm, inputs), repeats)
+
+    def add(label: str, procedure: str, n: int, run: Callable[[], Any], times: int = 1) -> None:
+        cost = {name: value * times for name, value in _cost(run, repeats).items()}
+        rows.append({"edge_sets": label, "procedure": procedure, "conditions": n} | cost)
+
+    def clean() -> None:
+        inputs.calls = None
+        exact.record(vlm, inputs)
+
+    add("clean pass", "exact", 1, clean)
     for label, names in CLASSES.items():
-        blocked = {name: blocked_edges(name, inputs.roles) for name in names}
-        conditions = [Condition(name, window, blocked[name]) for name in names for window in cuts]
-        table, index = engine.mask_table(vlm, inputs, conditions)
-        for mode, run in engine.MODES.items():
-            spent = _cost(
-                lambda run=run, c=conditions, t=table, i=index: list(run(vlm, inputs, c, t, i, None)), repeats
-            )
-            rows.append({"edge_sets": label, "procedure": mode, "conditions": len(conditions)} | spent)
-        published = {name: value * len(conditions) for name, value in forward.items()}
-        rows.append({"edge_sets": label, "procedure": "published", "conditions": len(conditions)} | published)
-    mask = torch.from_numpy(blocked_edges("video->last", inputs.roles)).to(vlm.device)[None, None]
-    receipt = _cost(lambda: measure(vlm, inputs, {depth: mask}, torch.zeros(1, device=vlm.device)), repeats)
-    rows.append({"edge_sets": "receipt", "procedure": "both", "conditions": 1} | receipt)
-    shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max()), "positions": inputs.n}
-    return [shape | {"options": len(inputs.letter_ids)} | row for row in rows]
+        conditions = _conditions(vlm, inputs, names)
+        n = len(conditions)
+        add(label, "exact", n, _sweep(vlm, inputs, "exact", conditions))
+        # Complete passes do not differ in what they compute, so one is enough to count.
+        some, times = (conditions, 1) if repeats else (conditions[:1], n)
+        add(label, "full", n, _sweep(vlm, inputs, "full", some), times)
+        add(label, "published", n, lambda: _published_forward(vlm, inputs), n)
+    totals = pd.DataFrame(rows).groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index()
+    totals["conditions"] = len(EDGE_SETS) * depth
+    rows += totals.to_dict("records")
+    if repeats:
+        mask = {depth: torch.from_numpy(blocked_edges("video->last", inputs.roles)).to(vlm.device)[None, None]}
+        add("receipt", "both", 1, lambda: measure(vlm, inputs, mask, torch.zeros(1, device=vlm.device)))
+    shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max())}
+    shape |= {"positions": inputs.n, "options": len(inputs.letter_ids)}
+    return [shape | row for row in rows]
+
+
+def count_operations(vlm: VideoLLM, inputs: Inputs) -> list[dict[str, Any]]:
+    """The same rows for a model on "meta", which has shapes but no numbers."""
+    # transformers looks into the positions to find packed sequences, unless it believes it is being traced.
+    with mock.patch("transformers.masking_utils.is_tracing", lambda *_: True):
+        return sweep_costs(vlm, inputs, repeats=0)
 
 
 def _cost(run: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -103,7 +147,7 @@ def _cost(run: Callable[[], Any], repeats: int) -> dict[str, float]:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return {"seconds": statistics.median(times), "gflop": counter.get_total_flops() / 1e9}
+    return {"seconds": statistics.median(times or [float("nan")]), "gflop": counter.get_total_flops() / 1e9}
 
 
 def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
@@ -119,56 +163,110 @@ def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
         config._attn_implementation = before
 
 
+def overhead(vlm: VideoLLM, inputs: Inputs) -> float:
+    """Percent of an exact sweep's time outside the model's kernels: Python, hooks, masks, and every copy by cat."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run = _sweep(vlm, inputs, "exact", _conditions(vlm, inputs, EDGE_SETS))
+    run()
+    inputs.calls = None
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as seen:
+        began = time.perf_counter()
+        run()
+        spent = time.perf_counter() - began
+    kernels = [event for event in seen.key_averages() if event.key.startswith("aten::") and event.key not in OURS]
+    return 100 * (1 - sum(event.self_cpu_time_total for event in kernels) / 1e6 / spent)
+
+
+def _conditions(vlm: VideoLLM, inputs: Inputs, names: Sequence[str]) -> list[Condition]:
+    depth = len(decoder_layers(vlm))
+    blocked = {name: blocked_edges(name, inputs.roles) for name in names}
+    return [Condition(name, cut, blocked[name]) for name in names for cut in windows(depth, default_window(depth))]
+
+
+def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, conditions: list[Condition]) -> Callable[[], Any]:
+    table, index = engine.mask_table(vlm, inputs, conditions)
+    return lambda: list(engine.MODES[mode](vlm, inputs, conditions, table, index, None))
+
+
 def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:
     """How many times more `full` and `published` cost than `exact`, per model shape and class of edge sets."""
-    key = ["model", "layers", "frames", "options", "edge_sets"]
-    wide = table[table["procedure"] != "both"].pivot(index=key, columns="procedure", values=of)
+    rows = table[table["edge_sets"].isin([*CLASSES, "all"])]
+    wide = rows.pivot(index=KEY, columns="procedure", values=of)
     return wide[["full", "published"]].div(wide["exact"], axis=0)
 
 
 def main() -> None:
     """Measure everything, print the ratios, store data/bench/<device>.csv and the figure."""
     base = load_model("embedded")
-    rows = sweep_costs(base, random_inputs(base, base.num_frames, 3, 4))
+    inputs = random_inputs(base, base.num_frames, 3, 4)
+    rows = sweep_costs(base, inputs)
+    facts = {"overhead_percent": overhead(base, inputs)}
     for width, heads, layers, frames, side, options in SHAPES:
         vlm = random_model(base, width, heads, layers)
         print(f"{vlm.name}, {frames} frames, {options} options", flush=True)
         rows += sweep_costs(vlm, random_inputs(vlm, frames, side, options))
-    device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
-    facts = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
     facts["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    rows += _large(base)
+    device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
+    facts |= {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
     table = pd.DataFrame(rows).assign(**facts)
     folder = paths.DATA / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     table.round(6).to_csv(folder / f"{base.device.type}.csv", index=False)
     print(ratios(table).round(1).to_string())
-    print(ratios(table[table["edge_sets"] == "all"], "gflop").round(1).to_string())
+    print("the same in floating-point operations\n", ratios(table, "gflop").round(1).to_string(), sep="")
+    print(pd.Series(facts).to_string())
     _draw(table)
 
 
+def _large(base: VideoLLM) -> list[dict[str, Any]]:
+    """LLaVA-NeXT-7B's shape: timed on a GPU, with the memory beyond its weights; counted without weights elsewhere."""
+    gpu = base.device.type == "cuda"
+    vlm = large_model(base, base.device if gpu else torch.device("meta"))
+    inputs = random_inputs(vlm, *LARGE[3:])
+    print(f"{vlm.name}, {inputs.n} positions", flush=True)
+    if not gpu:
+        return count_operations(vlm, inputs)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    rows = sweep_costs(vlm, inputs, repeats=1)
+    return [row | {"gpu_memory_mb": (torch.cuda.max_memory_allocated() - before) >> 20} for row in rows]
+
+
 def _draw(table: pd.DataFrame) -> None:
+    """Left: seconds by number of frames and procedure. Right: operations of LLaVA-NeXT-7B's shape by class."""
     import matplotlib.pyplot as plt
 
     every = table[(table["edge_sets"] == "all") & (table["layers"] == 12) & (table["options"] == 4)]
     every = every[every["model"].str.startswith("random")].sort_values("frames")
-    gain = ratios(every).xs("all", level="edge_sets").reset_index()
-    fig, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for name, rows in every.groupby("procedure"):
-        ax.plot(rows["frames"], rows["seconds"], marker="o", label=name)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="frames",
-        ylabel="seconds for one sample's sweep",
-        xticks=sorted(every["frames"].unique()),
+    gain = ratios(every).droplevel("edge_sets")
+    large = table[(table["model"] == "LLaVA-NeXT-7B shape") & table["edge_sets"].isin([*CLASSES, "all"])]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    colours = {"exact": plots.GREEN, "full": plots.GREY, "published": plots.AMBER}
+    for name, colour in colours.items():
+        rows = every[every["procedure"] == name]
+        left.plot(rows["frames"], rows["seconds"], marker="o", label=name, color=colour)
+    ticks = sorted(every["frames"].unique())
+    left.set(xscale="log", yscale="log", xlabel="frames", ylabel="seconds for one sample's sweep", xticks=ticks)
+    left.xaxis.set_major_formatter("{x:.0f}")
+    left.minorticks_off()
+    left.legend(frameon=False)
+    bars = (
+        large.pivot(index="edge_sets", columns="procedure", values="gflop").loc[[*CLASSES, "all"], list(colours)] / 1e3
     )
-    ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.minorticks_off()
+    bars.plot.barh(ax=right, logx=True, color=list(colours.values()), legend=False, width=0.8)
+    right.invert_yaxis()
+    right.set(xlabel="10¹² operations, LLaVA-NeXT-7B's shape", ylabel="")
     low, high = gain["full"].min(), gain["full"].max()
-    ax.set_title(f"An exact sweep takes {low:.1f} to {high:.1f} times less time than a full one")
-    ax.legend(frameon=False)
-    alt = "Seconds for one sample's sweep (eleven edge sets, one window a layer) by number of frames and procedure."
-    plots.save_figure(fig, "bench", every, alt, model="bench")
+    plots.headline(
+        fig, f"An exact sweep takes {low:.0f} to {high:.0f} times less time than a complete pass per condition"
+    )
+    alt = (
+        "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by number of frames. "
+        "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
+    )
+    plots.save_figure(fig, "bench", pd.concat([every, large]), alt, model="bench")
     plt.close(fig)
 
 

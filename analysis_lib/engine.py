@@ -1,17 +1,17 @@
 """Knockouts of one sample: many conditions, one set of logits each, and a receipt.
 
 A condition cuts an edge set in the layers of a window. Two modes give the same numbers. `exact` recomputes only the
-rows and layers that a condition can change (`exact.py`). `full` runs all rows, hooking masks into the model's own
-forward pass; every receipt repeats one condition in this way. Conditions run in batches; different samples never share
-one, so nothing is padded. Only the last position is read out, in float32. Technique: attention knockout (Geva et al.
-2023), as in the paper's section 3.
+rows and layers that a condition can change (`exact.py`). `full` makes one complete pass per condition, hooking masks
+into the model's own forward; every receipt repeats one condition in this way. Conditions run in batches; different
+samples never share one, so nothing is padded. Only the last position is read out, in float32. Technique: attention
+knockout (Geva et al. 2023), as in the paper's section 3.
 """
 
 from __future__ import annotations
 
-import itertools
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,8 +29,7 @@ from analysis_lib.receipts import Receipt, measure
 
 __all__ = ["Clean", "Condition", "Receipt", "attention_mask_hooks", "clean_pass", "knockout_logits", "self_test"]
 
-# Widest activation that one batch of conditions may take, in bytes: what stays in a CPU's cache, what keeps a GPU busy.
-BATCH_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
+CACHE, MOST = 8 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cache, and the most on a GPU
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,13 @@ Found = Iterator[tuple[list[int], torch.Tensor, int, int]]  # conditions, their 
 
 
 def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
-    """All rows; conditions that start in the same layer share a batch, since below it they are the same pass."""
-    first = [condition.window.first for condition in conditions]
-    for chunk in _chunks(range(len(conditions)), first, batch or _fitting(vlm, inputs.n)):
+    """A complete pass for each condition."""
+
+    def run(chunk: list[int]) -> tuple[torch.Tensor, int, int]:
         masks = _chunk_masks([conditions[i].window.layers for i in chunk], index[chunk], table)
-        yield chunk, *masked_logits(vlm, inputs, masks), len(masks)
+        return *masked_logits(vlm, inputs, masks), len(masks)
+
+    yield from _in_batches(range(len(conditions)), batch or _fitting(vlm, inputs.n, inputs.n), run)
 
 
 def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
@@ -83,13 +84,14 @@ def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table
     calls = record(vlm, inputs)
     rows = {key: first_row(blocked, calls) for key, blocked in _distinct(conditions).items()}
     first = [rows[id(condition.blocked)] for condition in conditions]
-    ordered = sorted(range(len(conditions)), key=lambda i: conditions[i].window.first)
     for row in sorted(set(first)):
-        own = [i for i in ordered if first[i] == row]
-        for chunk in _chunks(own, [0] * len(conditions), batch or _fitting(vlm, inputs.n - row)):
+
+        def run(chunk: list[int], row: int = row) -> tuple[torch.Tensor, int, int]:
             layers = [conditions[i].window.layers for i in chunk]
-            blocked = table[index[chunk].to(table.device), row:]  # (c, r, n)
-            yield chunk, *staggered(vlm, calls, row, layers, blocked)
+            return staggered(vlm, calls, row, layers, index[chunk].tolist(), table)
+
+        own = sorted((i for i, at in enumerate(first) if at == row), key=lambda i: conditions[i].window.first)
+        yield from _in_batches(own, batch or _fitting(vlm, inputs.n - row, inputs.n), run)
 
 
 MODES = {"exact": _exact, "full": _full}
@@ -118,17 +120,37 @@ def mask_table(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -
     return torch.from_numpy(table).to(vlm.device), torch.tensor([place[id(c.blocked)] for c in conditions])
 
 
-def _chunks(which: Sequence[int], kind: Sequence[int], batch: int) -> Iterator[list[int]]:
-    """Indices of conditions that run together: at most `batch`, all of one kind."""
-    for _, group in itertools.groupby(sorted(which, key=kind.__getitem__), key=kind.__getitem__):
-        together = list(group)
-        yield from (together[i : i + batch] for i in range(0, len(together), batch))
+def _in_batches(which: Sequence[int], size: int, run: Callable[[list[int]], tuple[torch.Tensor, int, int]]) -> Found:
+    """What `run` finds for `size` conditions at a time; half as many from where the GPU's memory does not suffice."""
+    rest = list(which)
+    while rest:
+        chunk = rest[:size]
+        try:
+            found = run(chunk)
+        except torch.OutOfMemoryError as error:
+            if len(chunk) == 1:
+                raise StudyError("not even one condition fits into the GPU's memory; use another device") from error
+            size = len(chunk) // 2
+            torch.cuda.empty_cache()
+            warnings.warn("out of GPU memory: from here on batches are smaller", stacklevel=2)
+            continue
+        rest = rest[size:]
+        yield chunk, *found
 
 
-def _fitting(vlm: VideoLLM, rows: int) -> int:
-    """How many conditions of `rows` rows each go into one batch."""
-    width = vlm.hf.get_decoder().config.intermediate_size
-    return max(1, BATCH_BYTES[vlm.device.type] // (4 * rows * width))
+def _fitting(vlm: VideoLLM, rows: int, n: int) -> int:
+    """How many conditions that recompute `rows` of n rows go into one batch.
+
+    On a CPU the widest activation stays in its cache. On a GPU a layer's activations, keys, values and masks take up to
+    half of what is free, and 8 GiB at most, which keeps it busy.
+    """
+    config, size = vlm.hf.get_decoder().config, vlm.dtype.itemsize
+    if vlm.device.type != "cuda":
+        return max(1, CACHE // (size * rows * config.intermediate_size))
+    activations = size * rows * (3 * config.intermediate_size + 6 * config.hidden_size)
+    keys_values, masks = 4 * size * n * config.hidden_size, 5 * rows * n
+    free, _ = torch.cuda.mem_get_info(vlm.device)
+    return max(1, min(free // 2, MOST) // (activations + keys_values + masks))
 
 
 def _chunk_masks(
@@ -159,10 +181,6 @@ def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
     computations of the same thing are compared, rounding is allowed for: 0.001, or 0.5 for a model in half precision.
     """
     clean, roles = clean_pass(vlm, inputs), inputs.roles
-    found, wanted = (
-        Counter(roles.frame_of[roles.frame_of > 0].tolist()),
-        Counter(dict(enumerate(inputs.frame_tokens, 1))),
-    )
     rounding = 1e-3 if vlm.dtype == torch.float32 else 0.5
     untouched = model_logits(vlm, inputs)
     cut, receipt = knockout_logits(vlm, inputs, [_all_into_last(vlm, inputs)] * 2)
@@ -176,7 +194,7 @@ def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
         ("rows left without an open key", receipt.fully_blocked_rows),
         ("change of earlier states by the last token", _look_ahead(vlm, inputs)),
         ("positions without a role", inputs.n - len(roles.names)),
-        ("video tokens missing or in excess", ((found - wanted) + (wanted - found)).total()),
+        ("video tokens missing or in excess", _frame_gap(inputs)),
         ("frames missing or in excess", int(roles.frame_of.max()) - len(inputs.frame_tokens)),
         ("letters that do not follow the prompt as one token", unreadable),
     ]
@@ -198,6 +216,13 @@ def _verdicts(exact: list[tuple], close: list[tuple], felt: list[tuple], roundin
     rows += [(name, float(value), f"< {rounding:g}", value < rounding) for name, value in close]
     rows += [(name, float(value), f"> {rounding:g}", value > rounding) for name, value in felt]
     return pd.DataFrame(rows, columns=["check", "value", "wanted", "passed"])
+
+
+def _frame_gap(inputs: Inputs) -> int:
+    """Video tokens that the processor's account and the roles count differently, summed over frames."""
+    differ = Counter(inputs.roles.frame_of[inputs.roles.frame_of > 0].tolist())
+    differ.subtract(dict(enumerate(inputs.frame_tokens, start=1)))
+    return sum(map(abs, differ.values()))
 
 
 def _gap(one: torch.Tensor, other: torch.Tensor) -> float:

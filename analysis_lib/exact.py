@@ -10,7 +10,8 @@
 The decoder is causal, so rows before the first cut query row never change, and below a window nothing does. One clean
 pass keeps every layer's input, keys and values (`·`). Then the unmodified decoder layers are called on the rows marked
 `X` alone: a stand-in for transformers' cache puts the clean keys and values of the earlier rows before theirs. Windows
-run together: all walk up the layers in one batch, and each joins it at its first layer. Where only the last row
+run together: all walk up the layers in one batch, each joins it at its first layer, and those that have cut the same so
+far are one. Where only the last row
 changes, conditions are packed side by side as the queries of one sequence, each blind to the others, so that the clean
 keys and values are read once and not copied per condition.
 """
@@ -46,9 +47,11 @@ class Call:
 
 @torch.no_grad()
 def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
-    """One clean pass that keeps what each layer was called with, and its keys and values."""
+    """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
     from transformers import DynamicCache
 
+    if inputs.calls is not None:
+        return inputs.calls
     arguments: list[tuple[torch.Tensor, dict]] = []
     outputs: list[torch.Tensor] = []
 
@@ -71,7 +74,9 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     for i, own in enumerate(cache.layers):
         hidden, kwargs = arguments[i]
         seen = _seen(kwargs.get("attention_mask"), inputs)
-        calls.append(Call(hidden, kwargs, own.keys, own.values, seen, _added(outputs[i], arguments[i + 1][0])))
+        added = _added(outputs[i], arguments[i + 1][0])
+        calls.append(Call(hidden, kwargs, own.keys, own.values, seen, added))
+    inputs.calls = calls
     return calls
 
 
@@ -99,28 +104,48 @@ class _Prefix:
 
 @torch.no_grad()
 def staggered(
-    vlm: VideoLLM, calls: Sequence[Call], row: int, layers: Sequence[Sequence[int]], blocked: torch.Tensor
+    vlm: VideoLLM,
+    calls: Sequence[Call],
+    row: int,
+    layers: Sequence[tuple[int, ...]],
+    index: Sequence[int],
+    table: torch.Tensor,
 ) -> tuple[torch.Tensor, int, int]:
     """float32 last-position logits (C, V) of conditions that change nothing before position `row`.
 
-    `layers` (C) are the 1-based layers of each condition's window, by ascending first layer; `blocked` (C, r, n) bool
-    the edges cut in them, in the rows from `row` on. Also returns how many masks reached an attention module, and how
-    many were sent.
+    `layers` (C) are the 1-based layers of each condition's window, `index` (C) says which mask of `table` (E, n, n)
+    bool it cuts there. Conditions with one past (the same edges cut in the same layers so far) are one state until
+    they part: bottom-up windows share all but their tails, equal clipped windows everything. Also returns how many
+    masks reached an attention module, and how many were sent.
     """
-    n = calls[0].seen.shape[0]
-    packed = row == n - 1
-    hidden, sent, fired = calls[0].hidden[:0, row:], 0, []
+    packed = row == calls[0].seen.shape[0] - 1
+    call_layer, table = _call_packed if packed else _call, table[:, row:]
+    hidden, states, sent, fired = calls[0].hidden[:0, row:], [], 0, []
     for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
-        joining = sum(min(own, default=1) == number for own in layers)
-        hidden = torch.cat([hidden, call.hidden[:, row:].expand(joining, -1, -1)])  # (c, r, d)
-        if not len(hidden):
+        before, states = states, [state for state in dict.fromkeys(_pasts(index, layers, number)) if state[1]]
+        if not states:
             continue
-        cut = torch.tensor([number in own for own in layers[: len(hidden)]], device=hidden.device)
-        mask = call.seen[row:] & ~(blocked[: len(hidden)] & cut[:, None, None])  # (c, r, n)
+        # A state goes on from the one with the same past, or joins here from the clean pass (place 0).
+        pasts = _pasts([edges for edges, _ in states], [cut for _, cut in states], number - 1)
+        places = [before.index(past) + 1 if past in before else 0 for past in pasts]
+        if places != list(range(1, len(before) + 1)):
+            hidden = torch.cat([call.hidden[:, row:], hidden])[places]  # (c, r, d)
+        cut = torch.tensor([own[-1] == number for _, own in states], device=hidden.device)[:, None, None]
+        edges = torch.tensor([edges for edges, _ in states], device=hidden.device)
+        mask = call.seen[row:] & ~(table[edges] & cut)  # (c, r, n)
         sent += 1
         with _counted(module, fired):
-            hidden = (_call_packed if packed else _call)(module, call, row, hidden, mask)
-    return unembed(vlm, hidden[:, -1]), sum(fired), sent
+            hidden = call_layer(module, call, row, hidden, mask)
+    ends = [states.index(past) for past in _pasts(index, layers, len(calls))]
+    return unembed(vlm, hidden[ends, -1]), sum(fired), sent
+
+
+def _pasts(index: Sequence[int], layers: Sequence[tuple[int, ...]], number: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Each condition's edges and the layers up to `number` in which it cuts them; (0,) where it never cuts."""
+    return [
+        (edges, tuple(layer for layer in own or (0,) if layer <= number))
+        for edges, own in zip(index, layers, strict=True)
+    ]
 
 
 def _call(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,8 @@ class Inputs:
 
     `embeds` (1, n, d) and `decoder_kwargs` are what the decoder is called with, `model_inputs` what the model's own
     forward is (None: pooled, built from `embeds`; there `input_ids` keeps the one placeholder). `frame_tokens` are the
-    tokens of each frame by the processor's account, `grid` (T, h, w) their layout, None if frames differ.
+    tokens of each frame by the processor's account, `grid` (T, h, w) their layout, None if frames differ. `calls` is
+    the record of the clean pass, once one was made (`exact.record`).
     """
 
     input_ids: list[int]
@@ -75,6 +76,7 @@ class Inputs:
     decoder_kwargs: dict[str, Any] = field(default_factory=dict)
     model_inputs: dict[str, Any] | None = None
     positions: str = "own"
+    calls: Any = field(default=None, init=False, repr=False)
 
 
 def check_model(model: str) -> Path | str:

@@ -44,9 +44,7 @@ def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
 def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor]) -> tuple[torch.Tensor, int]:
     """float32 last-position logits (B, V) with edges cut, and how many masks were applied.
 
-    `layer_masks` maps 1-based layers to (B, 1, n, n) bool, True = cut; all of one batch size B, or of 1. Below the
-    first of these layers the B passes are the same, so one is run, and its states are repeated on their way into that
-    layer.
+    `layer_masks` maps 1-based layers to (B, 1, n, n) bool, True = cut; all of one batch size B, or of 1.
     """
     batch = max((mask.shape[0] for mask in layer_masks.values()), default=1)
     if batch > 1 and not _same_for_all(inputs):
@@ -55,7 +53,7 @@ def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch
         return torch.cat(logits), min(fired)
     with (
         attention_mask_hooks(vlm, layer_masks) as fired,
-        _widened(vlm, min(layer_masks, default=1), batch),
+        _widened(vlm, batch),
         _layer_outputs(vlm, [-1], [-1]) as kept,
     ):
         decode(vlm, inputs)
@@ -85,15 +83,15 @@ def _layer_outputs(vlm: VideoLLM, rows: Sequence, layers: Sequence[int] | None =
 
 
 @contextmanager
-def _widened(vlm: VideoLLM, layer: int, batch: int) -> Iterator[None]:
-    """Repeats the states `batch` times on their way into a 1-based layer."""
+def _widened(vlm: VideoLLM, batch: int) -> Iterator[None]:
+    """Repeats the states `batch` times on their way into the first layer."""
 
     def repeat(module, args, kwargs):
         if args:
             return (args[0].expand(batch, -1, -1), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": kwargs["hidden_states"].expand(batch, -1, -1)}
 
-    handle = decoder_layers(vlm)[layer - 1].register_forward_pre_hook(repeat, with_kwargs=True)
+    handle = decoder_layers(vlm)[0].register_forward_pre_hook(repeat, with_kwargs=True)
     try:
         yield
     finally:

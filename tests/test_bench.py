@@ -14,8 +14,10 @@ def costs(tiny_vlm):
 
 
 def test_every_class_has_every_procedure(costs):
-    per_class = costs[costs["procedure"] != "both"].groupby("edge_sets")["procedure"].apply(set)
-    assert set(per_class.index) == set(bench.CLASSES) and all(p == {"exact", "full", "published"} for p in per_class)
+    per_class = costs[~costs["edge_sets"].isin(["clean pass", "receipt"])].groupby("edge_sets")["procedure"].apply(set)
+    assert set(per_class.index) == {*bench.CLASSES, "all"} and all(
+        p == {"exact", "full", "published"} for p in per_class
+    )
     assert (costs["seconds"] > 0).all() and (costs["gflop"] > 0).all()
     assert costs.loc[costs["edge_sets"] == "all", "conditions"].eq(11 * 4).all()
 
@@ -27,3 +29,20 @@ def test_exact_counts_fewer_operations_than_full_and_full_fewer_than_published(c
         gain.xs("into last", level="edge_sets")["full"].item()
         > gain.xs("cross-frame", level="edge_sets")["full"].item()
     )
+
+
+def test_operations_are_counted_without_weights(tiny_vlm, costs, monkeypatch):
+    import pandas as pd
+    import torch
+
+    monkeypatch.setattr(bench, "LARGE", (64, 2, 4))
+    vlm = bench.large_model(tiny_vlm, torch.device("meta"))
+    counted = pd.DataFrame(bench.count_operations(vlm, bench.random_inputs(vlm, 4, 2, 3)))
+    assert counted["seconds"].isna().all() and (counted["gflop"] > 0).all()
+    gains = [bench.ratios(pd.DataFrame(rows), "gflop")["published"].to_numpy() for rows in (counted, costs)]
+    assert (gains[0] > gains[1]).all()  # the larger tower is part of every published forward
+
+
+def test_overhead_is_a_share(tiny_vlm):
+    vlm = bench.random_model(tiny_vlm, 64, 2, 4)
+    assert 0 <= bench.overhead(vlm, bench.random_inputs(vlm, 4, 2, 3)) < 100

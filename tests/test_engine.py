@@ -227,18 +227,42 @@ def test_self_test_passes_and_can_fail(tiny_vlm, tiny_inputs, monkeypatch):
     assert not self_test(tiny_vlm, tiny_inputs)["passed"].all()
 
 
-def test_batch_size_follows_the_memory_limit(tiny_vlm, tiny_inputs, monkeypatch):
-    sizes = []
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many conditions each complete pass had."""
+    found = []
 
     def spy(vlm, inputs, masks):
-        sizes.append(max(len(mask) for mask in masks.values()))
+        found.append(max(len(mask) for mask in masks.values()))
+        if found[-1] > spy.most:
+            raise torch.OutOfMemoryError("no memory")
         return masked_logits(vlm, inputs, masks)
 
+    spy.most = 1000
     monkeypatch.setattr(engine, "masked_logits", spy)
+    return found, spy
+
+
+def test_batch_size_follows_the_memory_limit(tiny_vlm, tiny_inputs, monkeypatch, sizes):
     conditions = sweep(tiny_inputs, ("video->last", "cross-frame"))
     knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
-    assert sizes == [4, *[2] * 10]  # the first two windows start in layer 1
-    sizes.clear()
-    monkeypatch.setitem(engine.BATCH_BYTES, "cpu", 1)
+    assert sizes[0] == [24]
+    sizes[0].clear()
+    monkeypatch.setattr(engine, "CACHE", 1)
     _, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
-    assert sizes == [1] * 24 and receipt.spot_check_difference == 0
+    assert sizes[0] == [1] * 24 and receipt.spot_check_difference == 0
+
+
+def test_out_of_memory_halves_the_batch_and_says_so_once(tiny_vlm, tiny_inputs, sizes):
+    conditions = sweep(tiny_inputs, ("video->last", "cross-frame"))
+    whole, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
+    found, spy = sizes
+    found.clear()
+    spy.most = 10
+    with pytest.warns(UserWarning, match="out of GPU memory") as said:
+        halved, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
+    assert found == [24, 12, 6, 6, 6, 6] and torch.allclose(halved, whole, atol=1e-4)
+    assert receipt.fired == receipt.expected and len({str(w.message) for w in said}) == 1
+    spy.most = 0
+    with pytest.raises(StudyError, match="not even one condition"):
+        knockout_logits(tiny_vlm, tiny_inputs, conditions[:1], mode="full")

@@ -1,5 +1,7 @@
 """The exact engine gives the full engine's numbers, and computes less."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,8 @@ def test_nothing_cut_gives_the_clean_logits(tiny_vlm, tiny_inputs):
 
 def test_the_record_is_the_clean_pass(tiny_vlm, tiny_inputs):
     calls, clean = exact.record(tiny_vlm, tiny_inputs), clean_pass(tiny_vlm, tiny_inputs)
+    assert exact.record(tiny_vlm, tiny_inputs) is calls  # made once
+    assert replace(tiny_inputs, embeds=-tiny_inputs.embeds).calls is None  # and never for another prompt
     assert len(calls) == 12 and calls[0].keys.shape[2] == tiny_inputs.n
     assert torch.equal(calls[0].hidden, tiny_inputs.embeds)
     assert torch.allclose(calls[5].hidden[0, -1], clean.last[4], atol=1e-5)
@@ -63,18 +67,35 @@ def test_the_record_is_the_clean_pass(tiny_vlm, tiny_inputs):
     assert torch.allclose(unembed(tiny_vlm, last[0, -1]), clean.logits, atol=1e-4)
 
 
-def test_only_changed_rows_and_layers_are_computed(tiny_vlm, tiny_inputs):
+@pytest.fixture
+def computed(tiny_vlm):
+    """(conditions, rows) of each call of a decoder layer."""
     seen = []
-    handles = [m.register_forward_pre_hook(lambda m, a: seen.append(a[0].shape)) for m in decoder_layers(tiny_vlm)]
-    calls = exact.record(tiny_vlm, tiny_inputs)
-    seen.clear()
-    blocked = blocked_edges("video->last", tiny_inputs.roles)
-    row = exact.first_row(blocked)
-    cut = torch.from_numpy(np.stack([blocked[row:]] * 2))
-    try:
-        exact.staggered(tiny_vlm, calls, row, [(7, 8), (11,)], cut)
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert row == tiny_inputs.n - 1
-    assert [tuple(shape) for shape in seen] == [(1, 1, 64)] * 4 + [(1, 2, 64)] * 2  # layers 7-10, then 11-12
+
+    def see(module, args):
+        seen.append(tuple(args[0].shape[:2]))
+
+    handles = [module.register_forward_pre_hook(see) for module in decoder_layers(tiny_vlm)]
+    yield seen
+    for handle in handles:
+        handle.remove()
+
+
+def run_exact(vlm, inputs, computed, edge_set, layers):
+    blocked, calls = blocked_edges(edge_set, inputs.roles), exact.record(vlm, inputs)
+    computed.clear()
+    table = torch.from_numpy(blocked)[None]
+    return exact.staggered(vlm, calls, exact.first_row(blocked), layers, [0] * len(layers), table)
+
+
+def test_only_changed_rows_and_layers_are_computed(tiny_vlm, tiny_inputs, computed):
+    run_exact(tiny_vlm, tiny_inputs, computed, "video->last", [(7, 8), (11,)])
+    assert computed == [(1, 1)] * 4 + [(1, 2)] * 2  # layers 7-10, then 11-12: two conditions side by side
+
+
+def test_what_conditions_share_is_computed_once(tiny_vlm, tiny_inputs, computed):
+    rows = tiny_inputs.n - tiny_inputs.roles.positions("question_block")[0]
+    run_exact(tiny_vlm, tiny_inputs, computed, "video->question", [tuple(range(1, last + 1)) for last in range(1, 13)])
+    assert computed == [(states, rows) for states in range(1, 13)]  # bottom-up: one chain and its tails
+    logits, _, _ = run_exact(tiny_vlm, tiny_inputs, computed, "video->question", [(11, 12), (11, 12), (12,)])
+    assert computed == [(1, rows), (2, rows)] and torch.equal(logits[0], logits[1])
