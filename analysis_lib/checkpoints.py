@@ -8,31 +8,26 @@ unexpected or of another shape is an error that names it, since a silently untra
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
+from analysis_lib.families import Family, family_of, has_video_processor
+from analysis_lib.prompts import LETTERS
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-
-@dataclass(frozen=True)
-class Family:
-    """What the library must know of one `model_type`."""
-
-    hf_class: str
-    protocol: str
-    config_keys: tuple[str, ...]  # facts that its config must state
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def find(model: str, families: Mapping[str, Family]) -> Path | str:
+def find(model: str) -> Path | str:
     """What a model's name means: a checkpoint folder that looks complete, or a hub id.
 
     Accepts the name of an embedded model (a folder in data/models), any folder, or `owner/name`. Raises StudyError
@@ -40,7 +35,7 @@ def find(model: str, families: Mapping[str, Family]) -> Path | str:
     """
     for folder in (paths.MODELS / model, Path(model).expanduser()):
         if model and folder.is_dir():
-            return check_folder(folder, families)
+            return check_folder(folder)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model):
         return model
     embedded = sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
@@ -50,14 +45,10 @@ def find(model: str, families: Mapping[str, Family]) -> Path | str:
     )
 
 
-def check_folder(folder: Path, families: Mapping[str, Family]) -> Path:
+def check_folder(folder: Path) -> Path:
     """The folder, if it holds all files of a checkpoint of a known family; else StudyError naming what it lacks."""
     config = read_config(folder)
-    family = families.get(config.get("model_type"))
-    if family is None:
-        raise StudyError(
-            f"{folder}: model type {config.get('model_type')!r} is not supported; supported: {', '.join(families)}"
-        )
+    family = family_of(folder, config)
     lacking = [key for key in family.config_keys if not config.get(key)]
     if lacking:
         raise StudyError(f"{folder}/config.json does not state {', '.join(lacking)}; a video checkpoint must")
@@ -65,7 +56,10 @@ def check_folder(folder: Path, families: Mapping[str, Family]) -> Path:
         raise StudyError(
             f"{folder} holds no weights (*.safetensors); download the checkpoint completely, or save it as safetensors"
         )
-    for name in ("tokenizer.json", "preprocessor_config.json"):
+    needed = ["tokenizer.json"]
+    if not (family.protocol == "chat" and has_video_processor(folder)):
+        needed.append("preprocessor_config.json")  # older checkpoints keep the video processor's settings here
+    for name in needed:
         if not (folder / name).is_file():
             raise StudyError(f"{folder} holds no {name}; take it from the checkpoint this one was made from")
     return folder
@@ -81,39 +75,44 @@ def read_config(folder: Path) -> dict:
         raise StudyError(f"{folder}/config.json is not valid JSON ({error}); download it again") from None
 
 
-def fetch(model: str, families: Mapping[str, Family]) -> tuple[Path, str]:
+def fetch(model: str) -> tuple[Path, str]:
     """Download a hub repository (or find it in the cache): its folder and its commit."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
+        folder = Path(snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
     except Exception as error:  # the hub client raises many kinds, also from the network libraries under it
         raise StudyError(
             f"model {model!r} could not be fetched from the hub ({type(error).__name__}); offline, pass its folder"
         ) from None
-    return check_folder(folder, families), folder.name
+    return check_folder(folder), folder.name
 
 
 def load_strict(folder: Path, family: Family, dtype: torch.dtype) -> PreTrainedModel:
     """The model with SDPA attention; StudyError names weights that are missing, unexpected or of another shape."""
     import transformers
 
+    name = family.hf_class or (read_config(folder).get("architectures") or [""])[0]
+    if not hasattr(transformers, name or "?"):
+        raise StudyError(
+            f"{folder}: transformers has no class {name!r} (config.json, architectures); code that comes with a "
+            "checkpoint is not run, so use a checkpoint in transformers' own format"
+        )
+
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its load report would repeat what is raised below
     try:
-        hf, report = getattr(transformers, family.hf_class).from_pretrained(
+        hf, report = getattr(transformers, name).from_pretrained(
             folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, ignore_mismatched_sizes=True
         )
     except Exception as error:  # a torn file surfaces as one of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StudyError(f"{folder}: the weights cannot be read ({reason}); download them again") from error
     for kind in ("missing", "unexpected", "mismatched"):
-        names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[f"{kind}_keys"])
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise StudyError(
-                f"{folder}: {kind} weights: {', '.join(names[:3])}{more}; this is not a complete {family.hf_class}"
-            )
+        lost = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[f"{kind}_keys"])
+        if lost:
+            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+            raise StudyError(f"{folder}: {kind} weights: {', '.join(lost[:3])}{more}; this is not a complete {name}")
     return hf
 
 
@@ -124,3 +123,36 @@ def weights_sha256(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def device_for(device: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise StudyError(f"unknown device {device!r}; choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StudyError("device cuda asked for, but this torch sees no GPU; use --device cpu")
+    return torch.device(device)
+
+
+def dtype_for(dtype: str, device: torch.device, config: dict) -> torch.dtype:
+    """The dtype asked for. `auto`: float32 on a CPU, elsewhere the one that the checkpoint was stored in."""
+    if dtype == "auto":
+        nested = config.get("text_config") or {}
+        stored = next((c[k] for c in (config, nested) for k in ("dtype", "torch_dtype") if c.get(k)), "float32")
+        return torch.float32 if device.type == "cpu" else DTYPES.get(stored, torch.bfloat16)
+    if dtype not in DTYPES:
+        raise StudyError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def letter_ids(tokenizer: Any, folder: Path) -> tuple[int, ...]:
+    """Ids of A, B, … up to the first letter that is not one token."""
+    vocabulary = tokenizer.get_vocab()
+    ids = tuple(vocabulary[letter] for letter in itertools.takewhile(vocabulary.__contains__, LETTERS))
+    if len(ids) < 2:
+        raise StudyError(
+            f"{folder}: the tokenizer has no single tokens for the letters A and B; answers cannot be read"
+        )
+    return ids

@@ -9,8 +9,8 @@ knockout (Geva et al. 2023), as in the paper's section 3.
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ from analysis_lib.edges import Window, blocked_edges
 from analysis_lib.errors import StudyError
 from analysis_lib.exact import first_row, record, staggered
 from analysis_lib.hooks import attention_mask_hooks
-from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits, unembed, video_grid
+from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits, unembed
 from analysis_lib.passes import Clean, clean_pass, masked_logits
 from analysis_lib.prompts import LETTERS
 from analysis_lib.receipts import Receipt, measure
@@ -82,7 +82,7 @@ def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table,
 def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
     """Changed rows only; conditions whose first cut query row is the same share a batch, by ascending first layer."""
     calls = record(vlm, inputs)
-    rows = {key: first_row(blocked) for key, blocked in _distinct(conditions).items()}
+    rows = {key: first_row(blocked, calls) for key, blocked in _distinct(conditions).items()}
     first = [rows[id(condition.blocked)] for condition in conditions]
     for row in sorted(set(first)):
 
@@ -180,7 +180,11 @@ def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
     Values are largest differences of float32 logits or states, attention weights, or counts. Where two float32
     computations of the same thing are compared, rounding is allowed for: 0.001, or 0.5 for a model in half precision.
     """
-    clean, roles, grid = clean_pass(vlm, inputs), inputs.roles, video_grid(vlm)
+    clean, roles = clean_pass(vlm, inputs), inputs.roles
+    found, wanted = (
+        Counter(roles.frame_of[roles.frame_of > 0].tolist()),
+        Counter(dict(enumerate(inputs.frame_tokens, 1))),
+    )
     rounding = 1e-3 if vlm.dtype == torch.float32 else 0.5
     untouched = model_logits(vlm, inputs)
     cut, receipt = knockout_logits(vlm, inputs, [_all_into_last(vlm, inputs)] * 2)
@@ -194,8 +198,8 @@ def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
         ("rows left without an open key", receipt.fully_blocked_rows),
         ("change of earlier states by the last token", _look_ahead(vlm, inputs)),
         ("positions without a role", inputs.n - len(roles.names)),
-        ("video tokens missing or in excess", len(roles.positions("video")) - math.prod(grid)),
-        ("frames missing or in excess", int(roles.frame_of.max()) - vlm.num_frames),
+        ("video tokens missing or in excess", ((found - wanted) + (wanted - found)).total()),
+        ("frames missing or in excess", int(roles.frame_of.max()) - len(inputs.frame_tokens)),
         ("letters that do not follow the prompt as one token", unreadable),
     ]
     close = [

@@ -27,19 +27,24 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.models import Inputs, VideoLLM, decoder_layers, unembed
+from analysis_lib.hooks import in_form_of
+from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, final_norm, unembed
 
 
 @dataclass
 class Call:
-    """How the clean pass called one decoder layer: its input (1, n, d), arguments, keys and values (1, H, n, D), and
-    which keys the model lets each query see (n, n) bool."""
+    """How the clean pass called one decoder layer: its input (1, n, d), arguments, keys and values (1, H, n, D), which
+    keys the model lets each query see (n, n) bool, what the decoder adds to the layer's output (1, n, d) or None, and
+    the attention kernel, on which the form of the masks depends.
+    """
 
     hidden: torch.Tensor
     kwargs: dict[str, Any]
     keys: torch.Tensor
     values: torch.Tensor
     seen: torch.Tensor
+    added: torch.Tensor | None
+    kernel: str
 
 
 @torch.no_grad()
@@ -47,25 +52,40 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
     from transformers import DynamicCache
 
-    if inputs.calls is not None:
+    kernel = vlm.hf.get_decoder().config._attn_implementation
+    if inputs.calls and inputs.calls[0].kernel == kernel:
         return inputs.calls
     arguments: list[tuple[torch.Tensor, dict]] = []
+    outputs: list[torch.Tensor] = []
 
     def keep(module: Any, args: tuple, kwargs: dict) -> None:
         arguments.append((args[0] if args else kwargs["hidden_states"], kwargs))
 
-    handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in decoder_layers(vlm)]
+    def keep_output(module: Any, args: tuple, output: Any) -> None:
+        outputs.append(output if torch.is_tensor(output) else output[0])
+
+    modules = decoder_layers(vlm)
+    handles = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in (*modules, final_norm(vlm))]
+    handles += [m.register_forward_hook(keep_output) for m in modules]
     cache = DynamicCache()
     try:
-        vlm.hf.get_decoder()(inputs_embeds=inputs.embeds, past_key_values=cache, use_cache=True)
+        decode(vlm, inputs, past_key_values=cache, use_cache=True)
     finally:
         for handle in handles:
             handle.remove()
-    pairs = zip(arguments, cache.layers, strict=True)
-    inputs.calls = [
-        Call(hidden, kw, own.keys, own.values, _seen(kw.get("attention_mask"), inputs)) for (hidden, kw), own in pairs
-    ]
-    return inputs.calls
+    calls = []
+    for i, own in enumerate(cache.layers):
+        hidden, kwargs = arguments[i]
+        seen = _seen(kwargs.get("attention_mask"), inputs)
+        added = _added(outputs[i], arguments[i + 1][0])
+        calls.append(Call(hidden, kwargs, own.keys, own.values, seen, added, kernel))
+    inputs.calls = calls
+    return calls
+
+
+def _added(output: torch.Tensor, following: torch.Tensor) -> torch.Tensor | None:
+    """What stands between a layer's output and the next one's input: some decoders add visual features there."""
+    return None if following is output or torch.equal(following, output) else following - output
 
 
 def _seen(mask: torch.Tensor | None, inputs: Inputs) -> torch.Tensor:
@@ -146,15 +166,23 @@ def _call_packed(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: 
 def _layer(
     module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor, rows: slice | list[int]
 ) -> torch.Tensor:
-    changed = {"attention_mask": mask, "past_key_values": _Prefix(call, row), "use_cache": True}
-    kwargs = {**call.kwargs, **changed}
-    kwargs.pop("hidden_states", None)
-    if kwargs.get("position_embeddings") is not None:
-        kwargs["position_embeddings"] = tuple(part[..., rows, :] for part in kwargs["position_embeddings"])
-    if kwargs.get("position_ids") is not None:
-        kwargs["position_ids"] = kwargs["position_ids"][..., rows]
-    out = module(hidden, **kwargs)
-    return out if torch.is_tensor(out) else out[0]
+    n = call.seen.shape[0]
+    kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
+    kwargs["attention_mask"] = in_form_of(call.kwargs.get("attention_mask"), mask)
+    out = module(hidden, **{**kwargs, "past_key_values": _Prefix(call, row), "use_cache": True})
+    out = out if torch.is_tensor(out) else out[0]
+    return out if call.added is None else out + call.added[:, rows]
+
+
+def _at_rows(name: str, value: Any, rows: slice | list[int], n: int) -> Any:
+    """A layer's argument for some of its n rows."""
+    if name == "position_embeddings" and isinstance(value, tuple):
+        return tuple(part[..., rows, :] for part in value)
+    if name in ("position_ids", "cache_position") and value is not None:
+        return value[..., rows]
+    if torch.is_tensor(value) and name != "attention_mask" and n in value.shape:
+        raise StudyError(f"a decoder layer takes {name!r} per position, which exact does not slice; use --mode full")
+    return value
 
 
 @contextmanager
@@ -174,7 +202,18 @@ def _counted(module: Any, fired: list[int]) -> Iterator[None]:
         handle.remove()
 
 
-def first_row(blocked: np.ndarray) -> int:
-    """First position whose reading is cut (0-based); the last one if none is."""
+def first_row(blocked: np.ndarray, calls: Sequence[Call] = ()) -> int:
+    """First position that a cut can change (0-based): the first whose reading is cut, the last one if none is.
+
+    Where the model of `calls` lets positions read later ones (a block of image tokens, say), it is the first that
+    reads a changed one, so that no block is split.
+    """
     rows = np.flatnonzero(blocked.any(1))
-    return int(rows[0]) if len(rows) else len(blocked) - 1
+    row = int(rows[0]) if len(rows) else len(blocked) - 1
+    masks = [call.seen for call in calls if call.kwargs.get("attention_mask") is not None]  # else it is causal
+    while masks:
+        reading = torch.stack([seen[:row, row:].any(1) for seen in masks]).any(0)  # (row,)
+        if not reading.any():
+            break
+        row = int(reading.nonzero()[0])
+    return row

@@ -96,10 +96,11 @@ def write(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequ
     """Measure one sample and store it. Raises SampleError for a bad sample, StudyError if it cannot be written."""
     from analysis_lib import lens, measure
     from analysis_lib.edges import blocked_edges
-    from analysis_lib.models import video_grid
 
     answer = measure.ask(vlm, sample)
-    inputs, roles, grid = answer.inputs, answer.inputs.roles, video_grid(vlm)
+    inputs, roles, grid = answer.inputs, answer.inputs.roles, answer.inputs.grid
+    if grid is None:
+        raise StudyError(f"{vlm.name} shows frames with different numbers of tokens; their maps cannot be drawn")
     queries = roles.positions("question_block")
     top = lens.logit_lens(vlm, inputs, answer.clean, {})[1]  # (L, N_v)
     cut = blocked_edges("cross-frame", roles)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from analysis_lib.errors import StudyError
+from analysis_lib.families import check_kernel
 from analysis_lib.models import VideoLLM, decoder_layers
 
 _NAME = "flow_measured"
@@ -29,6 +30,7 @@ def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor])
 
     Yields a Counter of how often each layer's mask was applied. Raises StudyError if a layer cannot be cut.
     """
+    check_kernel(vlm.hf)
     fired: Counter = Counter()
     handles = []
     try:
@@ -51,14 +53,28 @@ def _cut(layer: int, blocked: torch.Tensor, fired: Counter) -> Callable:
         if own is None:  # the kernel would have applied causality by itself
             size = blocked.shape[-1]
             mask = ~blocked & torch.ones(size, size, dtype=torch.bool, device=blocked.device).tril()
-        elif own.dtype == torch.bool:
-            mask = own & ~blocked
         else:
-            mask = own.masked_fill(blocked, torch.finfo(own.dtype).min)
+            mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & ~blocked)
         fired[layer] += 1
         return args, {**kwargs, "attention_mask": mask}
 
     return hook
+
+
+def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
+    """`seen` (…, n) bool, True = open, in the form of the model's own mask: bool, or what is added to scores.
+
+    A bool mask gives a row without open keys the output 0. An added one would let such a row read all keys alike, the
+    future too, so a cut that leaves a row without any is refused there.
+    """
+    if own is None or own.dtype == torch.bool:
+        return seen
+    if not bool(seen.any(-1).all()):
+        raise StudyError(
+            "a position is left without any key, which attention kernel 'eager' turns into reading everything; load "
+            "the model with attn_implementation sdpa, where such a row outputs 0"
+        )
+    return torch.zeros(seen.shape, dtype=own.dtype, device=own.device).masked_fill(~seen, torch.finfo(own.dtype).min)
 
 
 @dataclass(frozen=True)

@@ -218,9 +218,9 @@ def _controls(answer: Answer, settings: Settings) -> Rows:
         order = rng.permutation(len(frames))
     text = torch.from_numpy(inputs.roles.positions("text")).to(vlm.device)
     variants = {
-        "text only": replace(inputs, embeds=inputs.embeds[:, text], n=len(text)),
-        "single frame": make_inputs(vlm, answer.sample, frames[[rng.integers(len(frames))]]),
-        "shuffled frames": make_inputs(vlm, answer.sample, frames[order]),
+        "text only": replace(inputs, embeds=inputs.embeds[:, text], n=len(text), decoder_kwargs={}),
+        "single frame": make_inputs(vlm, answer.sample, _reframed(answer.clip, [rng.integers(len(frames))])),
+        "shuffled frames": make_inputs(vlm, answer.sample, _reframed(answer.clip, order)),
     }
     rows = []
     for name, variant in variants.items():
@@ -228,6 +228,12 @@ def _controls(answer: Answer, settings: Settings) -> Rows:
         measured = {"control": name, "p_answer": got.p_answer, "margin": got.margin}
         rows.append(answer.key | measured | {"prediction": got.prediction, "correct": got.correct})
     return {"controls": rows}
+
+
+def _reframed(clip: Clip, order: Sequence[int]) -> Clip:
+    """The clip with frames in another order, or some of them, at the times of its first ones."""
+    count = len(order)
+    return replace(clip, frames=clip.frames[order], indices=clip.indices[:count], seconds=clip.seconds[:count])
 
 
 def _number(sample_id: str) -> int:

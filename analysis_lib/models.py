@@ -1,6 +1,8 @@
-"""Video LLMs through unmodified transformers classes: everything that depends on the model family is in this file.
+"""Video LLMs through unmodified transformers classes: loading them, asking about a clip, and the parts of the network.
 
-A checkpoint in the format of LLaVA-NeXT-7B-Video-FT is an ordinary `llava` checkpoint with three extra facts in its
+Native video models bring their own processor and go through `native.py`; what differs between families is one table
+(`families.py`). The published study's own checkpoints are different, and their video path is in this file: a
+checkpoint in the format of LLaVA-NeXT-7B-Video-FT is an ordinary `llava` checkpoint with three extra facts in its
 config: the number of frames, and the token grid to which each clip's features are pooled *after* the projector.
 transformers' own class holds the weights; this file adds the published frame processing, the pooling, and the merge of
 video features into the prompt's embeddings.
@@ -9,7 +11,6 @@ video features into the prompt's embeddings.
 from __future__ import annotations
 
 import copy
-import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 
 from analysis_lib import checkpoints
-from analysis_lib.checkpoints import Family
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.prompts import LETTERS, PROTOCOLS, build_prompt
+from analysis_lib.families import FAMILIES, check_decoder, family_of
+from analysis_lib.prompts import PROTOCOLS, build_prompt
 from analysis_lib.roles import Roles, build_roles
 from analysis_lib.torchvision_ops import ensure_torchvision
 
@@ -28,17 +29,14 @@ if TYPE_CHECKING:
     from analysis_lib.benchmarks import Sample
 
 LONGEST_EDGE = 640  # published cap on the long side of a frame before the first resize, in pixels
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-FAMILIES = {"llava": Family("LlavaForConditionalGeneration", "mvbench", ("num_frames", "pooling_shape", "frame_shape"))}
 
 
 @dataclass
 class VideoLLM:
     """A loaded model with what is needed to ask it about a clip.
 
-    `name` is the folder's or the hub repository's last part.
+    `name` is the folder's or the hub repository's last part. Native video models have a `processor` and the rendered
+    chat `template`, pooled ones an `image_processor`. `positions`: see `families.Family`.
     """
 
     name: str
@@ -52,14 +50,20 @@ class VideoLLM:
     weights_sha256: str
     revision: str | None
     letter_ids: tuple[int, ...]  # vocabulary entry of each bare letter A, B, …
+    processor: Any = None
+    template: str = ""
+    positions: str = "own"
     _head32: Any = field(default=None, repr=False)
 
 
 @dataclass
 class Inputs:
-    """One prompt merged with its video. `input_ids` keeps the one placeholder; `embeds` (1, n, d) has it expanded.
+    """One prompt merged with its video.
 
-    `calls` is the record of the clean pass, once one was made (`exact.record`).
+    `embeds` (1, n, d) and `decoder_kwargs` are what the decoder is called with, `model_inputs` what the model's own
+    forward is (None: pooled, built from `embeds`; there `input_ids` keeps the one placeholder). `frame_tokens` are the
+    tokens of each frame by the processor's account, `grid` (T, h, w) their layout, None if frames differ. `calls` is
+    the record of the clean pass, once one was made (`exact.record`).
     """
 
     input_ids: list[int]
@@ -67,6 +71,11 @@ class Inputs:
     roles: Roles
     letter_ids: list[int]
     n: int
+    frame_tokens: tuple[int, ...] = ()
+    grid: tuple[int, int, int] | None = None
+    decoder_kwargs: dict[str, Any] = field(default_factory=dict)
+    model_inputs: dict[str, Any] | None = None
+    positions: str = "own"
     calls: Any = field(default=None, init=False, repr=False)
 
 
@@ -76,7 +85,7 @@ def check_model(model: str) -> Path | str:
     Accepts the name of an embedded model (a folder in data/models), a folder, or `owner/name`. Raises StudyError with
     the fix.
     """
-    return checkpoints.find(model, FAMILIES)
+    return checkpoints.find(model)
 
 
 def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
@@ -86,60 +95,40 @@ def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Vide
     StudyError for names of weights that are missing, unexpected or of another shape, and for anything `check_model`
     refuses.
     """
-    place = _device(device)
+    place = checkpoints.device_for(device)
     source = check_model(model)
-    folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source, FAMILIES)
+    folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source)
     ensure_torchvision()
     from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast
 
     config = checkpoints.read_config(folder)
-    family = FAMILIES[config["model_type"]]
-    hf = checkpoints.load_strict(folder, family, _dtype(dtype, place, config)).to(place).eval().requires_grad_(False)
+    family = family_of(folder, config)
+    hf = checkpoints.load_strict(folder, family, checkpoints.dtype_for(dtype, place, config))
+    check_decoder(hf)
     # As saved in the folder: AutoTokenizer may rebuild a tokenizer from its class name, with other ids.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    return VideoLLM(
+    chat = family.protocol == "chat"
+    vlm = VideoLLM(
         name=folder.name if revision is None else model.split("/")[1],
-        hf=hf,
+        hf=hf.to(place).eval().requires_grad_(False),
         tokenizer=tokenizer,
-        image_processor=CLIPImageProcessorPil.from_pretrained(folder),
+        image_processor=None if chat else CLIPImageProcessorPil.from_pretrained(folder),
         protocol=family.protocol,
-        num_frames=config["num_frames"],
+        num_frames=family.num_frames if chat else config["num_frames"],
         device=place,
         dtype=hf.dtype,
         weights_sha256=checkpoints.weights_sha256(folder),
         revision=revision,
-        letter_ids=_letter_ids(tokenizer, folder),
+        letter_ids=checkpoints.letter_ids(tokenizer, folder),
+        positions=family.positions,
     )
+    if chat:
+        from analysis_lib import native
 
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise StudyError(f"unknown device {device!r}; choose auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StudyError("device cuda asked for, but this torch sees no GPU; use --device cpu")
-    return torch.device(device)
-
-
-def _dtype(dtype: str, device: torch.device, config: dict) -> torch.dtype:
-    if dtype == "auto":
-        stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-        return torch.float32 if device.type == "cpu" else DTYPES.get(stored, torch.bfloat16)
-    if dtype not in DTYPES:
-        raise StudyError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
-def _letter_ids(tokenizer: Any, folder: Path) -> tuple[int, ...]:
-    """Ids of A, B, … up to the first letter that is not one token."""
-    vocabulary = tokenizer.get_vocab()
-    ids = tuple(vocabulary[letter] for letter in itertools.takewhile(vocabulary.__contains__, LETTERS))
-    if len(ids) < 2:
-        raise StudyError(
-            f"{folder}: the tokenizer has no single tokens for the letters A and B; answers cannot be read"
-        )
-    return ids
+        native.prepare(vlm, folder)
+        if config["model_type"] not in FAMILIES:
+            native.verify(vlm)
+    return vlm
 
 
 # ---- one sample ----
@@ -150,6 +139,14 @@ def video_grid(vlm: VideoLLM) -> tuple[int, int, int]:
     return tuple(vlm.hf.config.pooling_shape)
 
 
+def check_frames(vlm: VideoLLM, frames: np.ndarray) -> None:
+    """Raise SampleError unless frames are (T, H, W, 3) uint8, at least one, and no more than the model is shown."""
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise SampleError(f"frames must be (T, H, W, 3) uint8 with T >= 1, not {frames.shape} {frames.dtype}")
+    if len(frames) > vlm.num_frames:
+        raise SampleError(f"{len(frames)} frames given, the model takes {vlm.num_frames}; sample them first")
+
+
 def pixel_values(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
     """(T, 3, S, S) model input from (T, H, W, 3) uint8 frames, in the two published steps.
 
@@ -158,8 +155,6 @@ def pixel_values(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
     """
     from PIL import Image
 
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise SampleError(f"frames must be (T, H, W, 3) uint8 with T >= 1, not {frames.shape} {frames.dtype}")
     height, width = frames.shape[1:3]
     short, long = sorted((height, width))
     edge = max(vlm.image_processor.size["shortest_edge"], min(short, int(min(long, LONGEST_EDGE) / (long / short))))
@@ -176,8 +171,7 @@ def encode_frames(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
     Fewer frames than the model takes are each repeated, as published; more are refused (SampleError).
     """
     wanted, rows, columns = vlm.num_frames, *vlm.hf.config.frame_shape
-    if len(frames) > wanted:
-        raise SampleError(f"{len(frames)} frames given, the model takes {wanted}; sample them first")
+    check_frames(vlm, frames)
     pixels = pixel_values(vlm, frames)
     features = torch.stack(vlm.hf.get_image_features(pixel_values=pixels).pooler_output)  # (T, rows*columns, d)
     if features.shape[1] != rows * columns:
@@ -197,6 +191,10 @@ def make_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     """
     if len(sample.options) > len(vlm.letter_ids):
         raise SampleError(f"{len(sample.options)} options, but the tokenizer has only {len(vlm.letter_ids)} letters")
+    if vlm.processor is not None:
+        from analysis_lib.native import make_native_inputs
+
+        return make_native_inputs(vlm, sample, clip)
     prompt = build_prompt(sample, vlm.protocol)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=video_grid(vlm), answer=sample.answer)
@@ -206,7 +204,9 @@ def make_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     words = torch.tensor([0 if i == at else token for i, token in enumerate(ids)], device=vlm.device)
     text = vlm.hf.get_input_embeddings()(words)  # (len(ids), d)
     embeds = torch.cat([text[:at], video.to(text.dtype), text[at + 1 :]])[None]  # (1, n, d)
-    return Inputs(ids, embeds, roles, list(vlm.letter_ids[: len(sample.options)]), embeds.shape[1])
+    grid = video_grid(vlm)
+    letters = list(vlm.letter_ids[: len(sample.options)])
+    return Inputs(ids, embeds, roles, letters, embeds.shape[1], (grid[1] * grid[2],) * grid[0], grid)
 
 
 # ---- parts of the network ----
@@ -214,6 +214,16 @@ def make_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
 
 def model_logits(vlm: VideoLLM, inputs: Inputs) -> torch.Tensor:
     """Last-position logits (V,) in the model's dtype, from its own forward: placeholders in the ids, no hooks."""
+    return own_logits(vlm, inputs)[-1]
+
+
+def own_logits(vlm: VideoLLM, inputs: Inputs) -> torch.Tensor:
+    """Logits (rows, V) of the model's own forward, asked for the last row; some models return all rows all the same."""
+    given = inputs.model_inputs or _pooled_inputs(vlm, inputs)
+    return vlm.hf(**given, use_cache=False, logits_to_keep=1).logits[0]
+
+
+def _pooled_inputs(vlm: VideoLLM, inputs: Inputs) -> dict[str, Any]:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     placeholder = vlm.hf.config.image_token_id
@@ -222,8 +232,13 @@ def model_logits(vlm: VideoLLM, inputs: Inputs) -> torch.Tensor:
     at = int(video[0])
     ids = torch.tensor([[*inputs.input_ids[:at], *grown, *inputs.input_ids[at + 1 :]]], device=vlm.device)
     features = BaseModelOutputWithPooling(pooler_output=[inputs.embeds[0, video]])
-    out = vlm.hf(input_ids=ids, mm_encoder_outputs={"image": features}, use_cache=False, logits_to_keep=1)
-    return out.logits[0, -1]
+    return {"input_ids": ids, "mm_encoder_outputs": {"image": features}}
+
+
+def decode(vlm: VideoLLM, inputs: Inputs, **cache: Any) -> torch.Tensor:
+    """The decoder's output (B, n, d), normed, called as the model itself calls it."""
+    kwargs = {**inputs.decoder_kwargs, "use_cache": False, **cache}
+    return vlm.hf.get_decoder()(inputs_embeds=inputs.embeds, **kwargs).last_hidden_state
 
 
 def decoder_layers(vlm: VideoLLM) -> torch.nn.ModuleList:
@@ -241,11 +256,13 @@ def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.
 
     Modules are called, never their raw weights, so offloaded weights work too. A head in lower precision is copied
     once to float32: half-precision logits near 20 are an eighth apart, which moves probabilities by several percent.
+    A model in float64 keeps float64.
     """
     head = vlm.hf.get_output_embeddings()
-    if head.weight.dtype != torch.float32:
+    wide = torch.float64 if head.weight.dtype == torch.float64 else torch.float32
+    if head.weight.dtype != wide:
         if vlm._head32 is None:
             vlm._head32 = copy.deepcopy(head).float()
         head = vlm._head32
-    hidden = hidden.float()
-    return head(final_norm(vlm)(hidden).float() if norm else hidden)
+    hidden = hidden.to(wide)
+    return head(final_norm(vlm)(hidden).to(wide) if norm else hidden)

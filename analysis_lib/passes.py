@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from analysis_lib.hooks import attention_mask_hooks
-from analysis_lib.models import Inputs, VideoLLM, decoder_layers, unembed
+from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, unembed
 
 
 @dataclass
@@ -35,7 +35,7 @@ def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
     """One untouched pass, with the states that lens and emergence read."""
     video = inputs.roles.positions("video")
     with _layer_outputs(vlm, [inputs.n - 1, *video]) as kept:
-        _decode(vlm, inputs)
+        decode(vlm, inputs)
     states = torch.cat(kept)  # (L, 1 + N_v, d)
     return Clean(unembed(vlm, states[-1, 0]), states[:, 0], states[:, 1:])
 
@@ -47,17 +47,22 @@ def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch
     `layer_masks` maps 1-based layers to (B, 1, n, n) bool, True = cut; all of one batch size B, or of 1.
     """
     batch = max((mask.shape[0] for mask in layer_masks.values()), default=1)
+    if batch > 1 and not _same_for_all(inputs):
+        each = [{layer: mask[i % len(mask)][None] for layer, mask in layer_masks.items()} for i in range(batch)]
+        logits, fired = zip(*(masked_logits(vlm, inputs, masks) for masks in each), strict=True)
+        return torch.cat(logits), min(fired)
     with (
         attention_mask_hooks(vlm, layer_masks) as fired,
         _widened(vlm, batch),
         _layer_outputs(vlm, [-1], [-1]) as kept,
     ):
-        _decode(vlm, inputs)
+        decode(vlm, inputs)
     return unembed(vlm, kept[0][:, 0]), fired.total()
 
 
-def _decode(vlm: VideoLLM, inputs: Inputs) -> None:
-    vlm.hf.get_decoder()(inputs_embeds=inputs.embeds, use_cache=False)
+def _same_for_all(inputs: Inputs) -> bool:
+    """Whether copies of the prompt can share its decoder arguments; features for given rows of one copy cannot."""
+    return inputs.decoder_kwargs.keys() <= {"attention_mask", "position_ids", "cache_position"}
 
 
 @contextmanager

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from analysis_lib.benchmarks import Sample
 
 LETTERS = "ABCDEFGH"
+CONTENT = "@@QUESTION@@"  # stands for the question block in a rendered chat template
 
 _WATCH = (
     "Carefully watch the video and pay attention to the cause and sequence of events, "
@@ -85,6 +86,41 @@ def build_prompt(sample: Sample, protocol: str) -> Prompt:
     pen.write(f"{parts.system} {parts.user}{parts.before_video}")
     pen.write(parts.placeholder, "image")
     pen.write(f"{parts.after_video} {parts.user}")
+    _write_block(pen, sample)
+    pen.write(f" {parts.instruction} {parts.assistant}{parts.answer_start}")
+    return Prompt(pen.text, pen.spans)
+
+
+def build_chat_prompt(sample: Sample, template: str, placeholder: str) -> Prompt:
+    """The prompt of one sample in a model's own chat template, `template`, rendered with CONTENT for the question.
+
+    The instruction and the start of the answer are those of the other protocols. Raises SampleError as `build_prompt`
+    does, StudyError if the template loses the video or the question, or shows the question first.
+    """
+    _check_sample(sample, placeholder)
+    before, _, after = template.partition(CONTENT)
+    if template.count(CONTENT) != 1 or before.count(placeholder) != 1 or placeholder in after:
+        raise StudyError(
+            f"the chat template must show one video ({placeholder}) and then the question, but renders as {template!r}"
+        )
+    pen = _Pen()
+    pen.write(before[: before.index(placeholder)])
+    pen.write(placeholder, "image")
+    pen.write(before[before.index(placeholder) + len(placeholder) :])
+    _write_block(pen, sample)
+    pen.write(f"{Protocol.instruction}{after}{Protocol.answer_start}")
+    return Prompt(pen.text, pen.spans)
+
+
+def expanded(prompt: Prompt, replacement: str) -> Prompt:
+    """The prompt with its placeholder replaced by the text that a processor puts there."""
+    start, stop = prompt.spans["image"]
+    by = len(replacement) - (stop - start)
+    spans = {name: tuple(at + by * (at >= stop) for at in span) for name, span in prompt.spans.items()}
+    return Prompt(prompt.text[:start] + replacement + prompt.text[stop:], spans)
+
+
+def _write_block(pen: _Pen, sample: Sample) -> None:
     start = len(pen.text)
     pen.write("Question: ")
     pen.write(sample.question, "question")
@@ -93,8 +129,6 @@ def build_prompt(sample: Sample, protocol: str) -> Prompt:
         pen.write("\n")
         pen.write(f"({letter}) {option}", f"option {letter}")
     pen.spans["question_block"] = (start, len(pen.text))
-    pen.write(f" {parts.instruction} {parts.assistant}{parts.answer_start}")
-    return Prompt(pen.text, pen.spans)
 
 
 def _check_sample(sample: Sample, placeholder: str) -> None:

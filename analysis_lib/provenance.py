@@ -24,7 +24,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "decord2", "numpy", "pillow",
 
 def of_model(vlm: VideoLLM) -> dict[str, Any]:
     """The facts of a loaded model on which stored values depend."""
-    return {
+    about = {} if vlm.positions == "own" else {"positions": vlm.positions}
+    return about | {
         "weights_sha256": vlm.weights_sha256,
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "num_frames": vlm.num_frames,

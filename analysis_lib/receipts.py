@@ -15,7 +15,7 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.hooks import Seen, attention_mask_hooks, measured_attention
-from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits
+from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, own_logits
 from analysis_lib.passes import masked_logits
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # rounding of a logit between two ways to compute it
@@ -93,8 +93,9 @@ def noop_difference(vlm: VideoLLM, inputs: Inputs) -> float:
     Compared in the model's dtype, through its own norm and head. The untouched forward takes the prompt with
     placeholders.
     """
-    untouched = model_logits(vlm, inputs)
+    untouched = own_logits(vlm, inputs)  # (rows, V)
     open_mask = torch.zeros(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device)
     with attention_mask_hooks(vlm, {i: open_mask for i in range(1, len(decoder_layers(vlm)) + 1)}):
-        hooked = vlm.hf(inputs_embeds=inputs.embeds, use_cache=False, logits_to_keep=1).logits[0, -1]
-    return float((hooked - untouched).abs().max())
+        hidden = decode(vlm, inputs)  # (1, n, d)
+    hooked = vlm.hf.get_output_embeddings()(hidden[:, -len(untouched) :])[0]  # as many rows: kernels round alike
+    return float((hooked[-1] - untouched[-1]).abs().max())

@@ -116,6 +116,29 @@ def build_roles(
     return roles
 
 
+def expanded_roles(
+    prompt: Prompt, offsets: Sequence[tuple[int, int]], frame_of: Sequence[int], *, answer: int
+) -> Roles:
+    """Roles of a prompt whose placeholder is expanded in the text already, as processors of native models do it.
+
+    `frame_of` (n,) is the 1-based frame of each video token, 0 for text; where a model merges two frames into one
+    temporal patch, "frame" means this patch. Other tokens of the expansion are `frame_text`. Raises SampleError as
+    `build_roles` does.
+    """
+    if offsets[-1][1] != len(prompt.text):
+        raise SampleError("the prompt does not end with its last character; the tokenizer adds or drops text there")
+    spans = tuple((int(start), int(stop)) for start, stop in offsets)
+    names = [f"frame {frame}" if frame else _role(span, prompt) for frame, span in zip(frame_of, spans, strict=True)]
+    for i, span in enumerate(spans):
+        if not frame_of[i] and _overlap(span, prompt.spans["image"]):
+            names[i] = "frame_text"
+    names[-1] = "last"
+    sentence = tuple(i for i, span in enumerate(spans) if _overlap(span, prompt.spans["question"]))
+    roles = Roles(tuple(names), spans, prompt.text, sentence, answer)
+    _check_options(roles, prompt)
+    return roles
+
+
 def _role(span: tuple[int, int], prompt: Prompt) -> str:
     for name, part in prompt.spans.items():
         if name.startswith("option ") and _overlap(span, part):

@@ -1,0 +1,111 @@
+"""The one table of what differs between model families, and the checks that a family must pass.
+
+A native video model of transformers needs no code of its own here: its processor makes the prompt, its forward makes
+the decoder's inputs (`native.py`), and attention is cut through the arguments of its unmodified layers. The table
+holds the few facts that cannot be read off processor or model. An architecture that is not in it takes the same path
+with the default facts, after checks that stop with one message. Layers without softmax attention are refused by name:
+information would cross them around every cut edge.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis_lib.errors import StudyError
+
+MASKABLE = ("sdpa", "eager", "flow_measured")  # attention kernels that take a mask for single edges; ours last
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the library must know of one `model_type`.
+
+    `hf_class`: transformers' class ("": the one that config.json names). `protocol`: prompt layout (`chat`: the
+    model's own chat template). `config_keys`: facts that config.json must state. `num_frames`: frames shown.
+    `trailing`: placeholder tokens after the last frame that belong to none. `positions`: "own", or "repaired" where
+    the installed transformers lets the text after a video start inside the video's span of time.
+    """
+
+    hf_class: str = ""
+    protocol: str = "chat"
+    config_keys: tuple[str, ...] = ()
+    num_frames: int = 8
+    trailing: int = 0
+    positions: str = "own"
+
+
+FAMILIES = {
+    # LLaVA-NeXT-7B-Video-FT: an image model with features pooled over the clip (`models.py`)
+    "llava": Family("LlavaForConditionalGeneration", "mvbench", ("num_frames", "pooling_shape", "frame_shape")),
+    "llava_next_video": Family(),
+    "llava_onevision": Family(trailing=1),  # one newline embedding closes the video
+    "video_llava": Family(),
+    "internvl": Family(),
+    "smolvlm": Family(),
+    "video_llama_3": Family(),
+    "qwen2_vl": Family(positions="repaired"),
+    "qwen2_5_vl": Family(positions="repaired"),
+    "qwen3_vl": Family(),
+    "qwen3_vl_moe": Family(),
+    "glm4v": Family(),
+}
+
+
+def family_of(folder: Path, config: dict) -> Family:
+    """The family of a checkpoint folder; default facts for an unseen kind of model whose folder shows a video path.
+
+    Raises StudyError for other kinds.
+    """
+    kind = config.get("model_type")
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    if has_video_processor(folder):
+        return Family()
+    raise StudyError(
+        f"{folder}: model type {kind!r} is not supported; supported: {', '.join(FAMILIES)}, and other models of "
+        "transformers whose folder holds a video processor (this one holds none)"
+    )
+
+
+def has_video_processor(folder: Path) -> bool:
+    """Whether the folder says how videos become the model's input."""
+    if (folder / "video_preprocessor_config.json").is_file():
+        return True
+    try:
+        return "video_processor" in json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def check_decoder(hf: Any) -> None:
+    """Raise StudyError unless every decoder layer has softmax attention whose edges can be cut."""
+    name, decoder = type(hf).__name__, hf.get_decoder()
+    if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
+        raise StudyError(
+            f"{name}: its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be "
+            "reached; name them in models.decoder_layers and models.final_norm"
+        )
+    lacking = [i for i, layer in enumerate(decoder.layers, start=1) if not hasattr(layer, "self_attn")]
+    if lacking:
+        layer = decoder.layers[lacking[0] - 1]
+        mixer = next(
+            (type(m).__name__ for n, m in layer.named_children() if "attn" in n or "mixer" in n), "another kind"
+        )
+        raise StudyError(
+            f"{name}: layers {', '.join(map(str, lacking))} have no softmax attention ({mixer} instead of self_attn); "
+            "no edge can be cut there and information would pass, so this model cannot be studied by knockouts"
+        )
+    check_kernel(hf)
+
+
+def check_kernel(hf: Any) -> None:
+    """Raise StudyError if the decoder's attention kernel takes no mask (flash attention)."""
+    kernel = hf.get_decoder().config._attn_implementation
+    if kernel not in MASKABLE:
+        raise StudyError(
+            f"{type(hf).__name__}: attention kernel {kernel!r} takes no mask for single edges; load the model with "
+            "attn_implementation sdpa"
+        )
