@@ -3,14 +3,11 @@
 The chat template is rendered once. For each sample the processor gets our decoded frames with its own sampling off, and
 puts text for the one placeholder: video tokens, and in many families timestamps and separators. Which token belongs to
 which frame follows from the processor's own quantities and must agree with the runs of placeholder tokens. Then the
-model's own forward is started once and stopped at its decoder. What the decoder would have been called with (merged
-embeddings, positions, masks, features for between its layers) is kept, and every later pass calls the decoder with the
-same.
+model's own forward says with what it calls its decoder (`capture.py`), and every later pass calls it with the same.
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from analysis_lib.capture import continued_positions, decoder_call, encode_once
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.families import FAMILIES, Family
 from analysis_lib.models import Inputs, VideoLLM, check_frames
@@ -28,8 +26,6 @@ from analysis_lib.roles import expanded_roles
 
 if TYPE_CHECKING:
     from analysis_lib.benchmarks import Sample
-
-NOT_OURS = ("inputs_embeds", "input_ids", "use_cache", "past_key_values", "return_dict", "logits_to_keep")
 
 
 def prepare(vlm: VideoLLM, folder: Path) -> None:
@@ -89,7 +85,7 @@ def make_native_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     frame_of = np.zeros(len(ids), int)
     frame_of[places[: sum(counts)]] = np.repeat(np.arange(1, len(counts) + 1), counts)
     roles = expanded_roles(prompt, offsets, frame_of.tolist(), answer=sample.answer)
-    embeds, kwargs = decoder_call(vlm, given)
+    embeds, kwargs, given = encode_once(vlm, given)
     letters = list(vlm.letter_ids[: len(sample.options)])
     inputs = Inputs(ids, embeds, roles, letters, len(ids), counts, grid, kwargs, given)
     return _repaired(vlm, inputs) if family.positions == "repaired" else inputs
@@ -193,47 +189,6 @@ def frame_counts(
             f"{merged} frames with {counts} tokens were expected; state what differs in families.FAMILIES"
         )
     return counts, grid if len(set(counts)) == 1 else None
-
-
-class _Stop(Exception):
-    """Ends the model's own forward at its decoder."""
-
-
-@torch.no_grad()
-def decoder_call(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
-    """With what the model's own forward calls its decoder for the inputs `given`: embeddings (1, n, d), the rest."""
-    decoder, found = vlm.hf.get_decoder(), {}
-
-    def stop(module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        found.update(zip(inspect.signature(module.forward).parameters, args, strict=False))
-        found.update(kwargs)
-        raise _Stop
-
-    handle = decoder.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        vlm.hf(**given, use_cache=False, logits_to_keep=1)
-    except _Stop:
-        pass
-    except ValueError as error:  # as many features as placeholders, for example
-        raise SampleError(f"the model refuses this clip ({str(error).splitlines()[0]})") from error
-    finally:
-        handle.remove()
-    if found.get("inputs_embeds") is None:
-        raise StudyError(f"{type(vlm.hf).__name__} does not call its decoder with embeddings; see models.decode")
-    return found["inputs_embeds"], {k: v for k, v in found.items() if k not in NOT_OURS and v is not None}
-
-
-def continued_positions(positions: torch.Tensor, video: np.ndarray) -> torch.Tensor:
-    """m-RoPE positions (3 or 4, 1, n) in which text after a video goes on one after its largest position.
-
-    So the models were trained; transformers 5.3 to 5.23 goes on after the larger side of the video's grid instead,
-    inside the video's span of time if it is longer. A first of four rows counts plain text and stays.
-    """
-    fixed = positions.clone()
-    axes = fixed[-3:, 0]  # (3, n)
-    for stop in np.flatnonzero(video[:-1] & ~video[1:]) + 1:
-        axes[:, stop:] += axes[:, :stop].max() + 1 - axes[:, stop].max()
-    return fixed
 
 
 def _repaired(vlm: VideoLLM, inputs: Inputs) -> Inputs:
