@@ -144,8 +144,6 @@ def _no_videos(spec: str, tasks: set[str], example: Path) -> str:
     form, root, known = locate(spec)
     others = ",".join(task for task in known if task not in tasks)
     fixes = [form.withheld[task] for task in sorted(tasks) if task in form.withheld]
-    packed = sources.archives(root)
-    if packed:
-        fixes.append(f"unpack {', '.join(packed[:3])}{' and others' if len(packed) > 3 else ''}")
+    fixes += filter(None, [sources.packed(root)])
     fixes.append(f"measure the others with --tasks {others}" if others else "download the videos")
     return f"no video of {', '.join(sorted(tasks))} is there, for example {example}; {'; '.join(fixes)}"

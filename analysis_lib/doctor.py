@@ -48,9 +48,10 @@ def examine(spec: str) -> Report:
     for task in known:
         _examine_task(report, task, [f for f in found if f.task == task], form)
     _compare(report, form)
-    packed, partial = sources.archives(root), list((root.folder / CLIENT).rglob("*.incomplete"))
-    if packed and any("missing" in line for line in report.problems):
-        report.problems.append(f"{len(packed)} archives are still packed, {packed[0]} first: unpack them in place")
+    lacking = any(row["missing"] for task, row in report.rows.items() if task not in form.withheld)
+    if lacking and sources.packed(root):
+        report.problems.append(f"before another download: {sources.packed(root)}")
+    partial = list((root.folder / CLIENT).rglob("*.incomplete"))
     if partial:
         report.problems.append(
             f"half a download: {len(partial)} files are incomplete; run the same `hf download` again"

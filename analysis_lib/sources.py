@@ -120,9 +120,12 @@ def text_of(item: Any, key: str) -> str:
     return value
 
 
-def archives(root: Root) -> list[str]:
-    """Archives below ROOT that are still packed."""
-    return sorted(str(f.relative_to(root.folder)) for kind in ARCHIVES for f in root.folder.rglob(kind))
+def packed(root: Root) -> str:
+    """Where missing videos may be packed, and what to do; empty if there is no sign of it."""
+    if root.fence != root.folder.resolve():
+        return "the hub may hold the videos in archives: `hf download` them into a folder, unpack, and use that folder"
+    found = sorted(str(f.relative_to(root.folder)) for kind in ARCHIVES for f in root.folder.rglob(kind))
+    return f"unpack {', '.join(found[:3])}{' and others' if len(found) > 3 else ''}" if found else ""
 
 
 def _check_links(root: Root, path: Path, inside: str) -> None:
@@ -172,7 +175,8 @@ def _read(file: Path, form: Format) -> list[Any]:
         items = _parse(file)
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
         kind = "parquet" if file.suffix == ".parquet" else file.suffix.lstrip(".").upper()
-        raise StudyError(f"{file} cannot be read as {kind} ({error}); download it again") from error
+        fix = "mend it" if form.strict else "download it again"
+        raise StudyError(f"{file} cannot be read as {kind} ({error}); {fix}") from error
     if isinstance(items, dict) and all(isinstance(item, dict) for item in items.values()):
         items = list(items.values())
     if not isinstance(items, list) or not items:

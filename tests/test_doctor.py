@@ -87,7 +87,7 @@ def test_half_a_download(tmp_path, capsys):
         (
             "moving_direction: 1 of 1 videos are missing",
             "no annotations of unexpected_action",
-            "zip first: unpack",
+            "unpack video/moving_direction.zip",
             "half a",
         ),
         strict=True,

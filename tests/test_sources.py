@@ -10,7 +10,7 @@ from clips import item, write_clip, write_task
 from huggingface_hub import constants, errors
 from published import write_csv, write_json, write_longvideobench, write_tomato, write_tvbench, write_videomme
 
-from analysis_lib import hub
+from analysis_lib import doctor, hub
 from analysis_lib.benchmarks import check_benchmark, load_benchmark
 from analysis_lib.errors import StudyError
 
@@ -181,6 +181,18 @@ def test_a_pinned_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
     hub_cache(tmp_path, monkeypatch)
     samples, skips = load_benchmark(f"tvbench:owner/set@{COMMIT}")
     assert len(samples) == 10 and not skips and all(s.video.is_file() for s in samples)
+
+
+def test_a_hub_copy_without_unpacked_videos_says_so(tmp_path, monkeypatch):
+    hub_cache(tmp_path, monkeypatch)
+    shutil.rmtree(tmp_path / "datasets--owner--set/snapshots" / COMMIT / "video")
+    assert "`hf download` them into a folder, unpack" in refused(f"tvbench:owner/set@{COMMIT}")
+
+
+def test_the_doctor_names_the_commit_of_a_hub_copy(tmp_path, monkeypatch):
+    hub_cache(tmp_path, monkeypatch)
+    report = doctor.examine(f"tvbench:owner/set@{COMMIT}")
+    assert not report.problems and f"revision {COMMIT}, annotations " in report.title
 
 
 def test_an_offline_machine_is_told_what_to_download_and_where_to_put_it(tmp_path, monkeypatch):
