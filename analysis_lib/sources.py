@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -107,7 +108,7 @@ def video_of(root: Root, form: Format, task: str, item: Any) -> tuple[Path, str]
     inside = form.videos.format(task=task, folder=form.folders.get(task, ""), **values)
     path = root.folder / inside
     ended = [path.with_name(path.name + ending) for ending in form.endings] or [path]
-    path = next((candidate for candidate in ended if candidate.exists()), ended[0])
+    path = next((candidate for candidate in ended if os.path.exists(candidate)), ended[0])  # False for any bad name
     _check_links(root, path, inside)
     return path, inside.partition("/")[2]
 
@@ -141,7 +142,7 @@ def _check_links(root: Root, path: Path, inside: str) -> None:
 
 def _matches(folder: Path, form: Format) -> list[Path]:
     """The files of the first pattern that matches; all patterns together where any file would do (one is allowed)."""
-    found = [sorted(folder.glob(pattern)) for pattern in form.annotations]
+    found = [sorted(f for f in folder.glob(p) if f.name[0] != ".") for p in form.annotations]  # no ._x.json of a Mac
     return sum(found, []) if form.strict else next(filter(None, found), [])
 
 
@@ -181,8 +182,8 @@ def _read(file: Path, form: Format) -> list[Any]:
         items = list(items.values())
     if not isinstance(items, list) or not items:
         raise StudyError(f"{file} must hold a list of questions")
-    ids = Counter(item.get(form.identity) for item in items if isinstance(item, dict))
-    twice = [name for name, count in ids.items() if name is not None and count > 1]
+    ids = Counter(str(item[form.identity]) for item in items if isinstance(item, dict) and form.identity in item)
+    twice = [name for name, count in ids.items() if count > 1]
     if twice:
         raise StudyError(f"{file} holds the {form.identity} {twice[0]!r} twice; download it again, or remove one")
     return items

@@ -74,6 +74,19 @@ def test_a_path_that_leaves_the_folder_is_refused(path, tmp_path):
     assert len(samples) == 1 and f"{path!r} leaves the benchmark's folder" in skip.reason
 
 
+def test_a_name_that_no_file_can_have(tmp_path):
+    write_task(tmp_path, "t", [item("good.mp4")])
+    write_json(tmp_path / "json/t.json", [item("good.mp4"), item("x" * 5000), item("a\0b")])
+    skips = load_benchmark(f"tvbench:{tmp_path}")[1]
+    assert len(skips) == 2 and all("cannot be followed" in skip.reason for skip in skips)
+
+
+def test_hidden_files_are_no_annotations(tmp_path):
+    write_task(tmp_path, "t", [item("x.mp4")])
+    (tmp_path / "json/._t.json").write_bytes(b"\x00\x05\x16\x07")
+    assert len(load_benchmark(f"tvbench:{tmp_path}")[0]) == 1
+
+
 def test_every_field_of_a_path_is_looked_at(tmp_path):
     file = write_tomato(tmp_path) / "data/count.json"
     items = json.loads(file.read_text())
