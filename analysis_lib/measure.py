@@ -90,7 +90,7 @@ class Answer:
 
 def ask(vlm: VideoLLM, sample: Sample) -> Answer:
     """Put one sample to the untouched model. Raises SampleError for a sample that cannot be asked."""
-    clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end)
+    clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end, rule=sample.rule)
     inputs = make_inputs(vlm, sample, clip)
     return Answer(vlm, sample, clip, inputs, clean_pass(vlm, inputs))
 

@@ -74,7 +74,7 @@ def sweep(
 
     Args:
         model: embedded model, checkpoint folder or hub id.
-        benchmark: "embedded" or "tvbench:ROOT".
+        benchmark: "embedded", or NAME:ROOT with a name out of `formats.FORMATS`.
         tasks: names, or one text with commas; empty for all.
         samples: questions per task, drawn with `seed`; None or 0 for all.
         edges: names of edge sets, or "all" for the paper's eleven.
