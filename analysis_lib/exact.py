@@ -87,9 +87,9 @@ def staggered(
 ) -> tuple[torch.Tensor, int, int]:
     """float32 last-position logits (C, V) of conditions that change nothing before position `row`.
 
-    `layers` (C) are the 1-based layers of each condition's window, by ascending first layer; `blocked` (C, r, n) bool
-    the edges cut in them, in the rows from `row` on. Also returns how many masks reached an attention module, and how
-    many were sent.
+    `layers` (C) are the 1-based layers of each condition's window, by ascending first layer; `blocked` (C, H or 1, r,
+    n) bool the edges cut in them, in each query head or in all, in the rows from `row` on. Also returns how many masks
+    reached an attention module, and how many were sent.
     """
     n = calls[0].seen.shape[0]
     packed = row == n - 1
@@ -100,7 +100,7 @@ def staggered(
         if not len(hidden):
             continue
         cut = torch.tensor([number in own for own in layers[: len(hidden)]], device=hidden.device)
-        mask = call.seen[row:] & ~(blocked[: len(hidden)] & cut[:, None, None])  # (c, r, n)
+        mask = call.seen[row:] & ~(blocked[: len(hidden)] & cut[:, None, None, None])  # (c, H or 1, r, n)
         sent += 1
         with _counted(module, fired):
             hidden = (_call_packed if packed else _call)(module, call, row, hidden, mask)
@@ -108,14 +108,15 @@ def staggered(
 
 
 def _call(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The layer on rows `row`… of c conditions as a batch: hidden (c, r, d), mask (c, r, n)."""
-    return _layer(module, call, row, hidden, mask[:, None], slice(row, None))
+    """The layer on rows `row`… of c conditions as a batch: hidden (c, r, d), mask (c, H or 1, r, n)."""
+    return _layer(module, call, row, hidden, mask, slice(row, None))
 
 
 def _call_packed(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The layer on the last row of c conditions, as c queries of one sequence that see the prefix and themselves."""
-    own = torch.eye(len(hidden), dtype=torch.bool, device=hidden.device) & mask[:, 0, row:]  # (c, c)
-    both = torch.cat([mask[:, 0, :row], own], 1)[None, None]  # (1, 1, c, row + c)
+    mask = mask[:, :, 0].transpose(0, 1)  # (H or 1, c, n)
+    own = torch.eye(len(hidden), dtype=torch.bool, device=hidden.device) & mask[..., row:]  # (H or 1, c, c)
+    both = torch.cat([mask[..., :row], own], -1)[None]  # (1, H or 1, c, row + c)
     return _layer(module, call, row, hidden.transpose(0, 1), both, [row] * len(hidden)).transpose(0, 1)
 
 

@@ -44,7 +44,7 @@ def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
 def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor]) -> tuple[torch.Tensor, int]:
     """float32 last-position logits (B, V) with edges cut, and how many masks were applied.
 
-    `layer_masks` maps 1-based layers to (B, 1, n, n) bool, True = cut; all of one batch size B, or of 1. Below the
+    `layer_masks` maps 1-based layers to (B, H or 1, n, n) bool, True = cut; all of one batch size B, or of 1. Below the
     first of these layers the B passes are the same, so one is run, and its states are repeated on their way into that
     layer.
     """
