@@ -245,7 +245,9 @@ def test_maps_hold_every_pair_head_and_width(root, copy):
     found = sweep(root, copy, samples=1, measure=("pairs", "heads", "widths"))
     assert len(found.baseline) == 2 and found.knockout.empty
     pairs = found.pairs.groupby("sample_id")["edge_set"].nunique()
-    assert set(pairs) == {28 + 7} and (found.pairs[["first_layer", "last_layer"]] == (1, 12)).all(axis=None)
+    assert (
+        set(pairs) == {28 + 7} and (found.pairs["first_layer"] == 1).all() and (found.pairs["last_layer"] == 12).all()
+    )
     assert (found.pairs["distance"] == found.pairs["query_frame"] - found.pairs["key_frame"])[
         found.pairs["query_frame"] > 0
     ].all()
