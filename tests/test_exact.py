@@ -102,10 +102,10 @@ def test_heads_are_query_heads_where_keys_are_shared():
     torch.manual_seed(0)
     hf = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     vlm, n = SimpleNamespace(hf=hf), 10
-    inputs = SimpleNamespace(calls=None, embeds=torch.randn(1, n, 32), n=n)
+    inputs = SimpleNamespace(calls=None, embeds=torch.randn(1, n, 32), n=n, decoder_kwargs={})
     blocked = torch.zeros(4, 4, 1, n, dtype=torch.bool)  # condition i cuts head i
     blocked[range(4), range(4), 0, 2:6] = True
-    ours, fired, sent = exact.staggered(vlm, exact.record(vlm, inputs), n - 1, [(1,)] * 4, blocked)
+    ours, fired, sent = exact.staggered(vlm, exact.record(vlm, inputs), n - 1, [(1,)] * 4, range(4), blocked)
     whole = torch.zeros(4, 4, n, n, dtype=torch.bool)
     whole[:, :, -1:] = blocked
     seen = []
