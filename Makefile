@@ -16,13 +16,14 @@ PIP = $(PY) -m pip --disable-pip-version-check install -qq --no-input --progress
 given = $(if $(and $(filter command,$(origin $(1))),$($(1))),--$(2) '$($(1))')
 DEVICE_OPTION = $(call given,DEVICE,device)
 SETTINGS = $(strip $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
-	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
+	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) \
+	$(call given,MAP_SAMPLES,map-samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
 	$(call given,OUT,out) $(DEVICE_OPTION))
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES WINDOW SEED OUT DEVICE"
+	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE"
 	@echo "             make reproduce MODEL=byminji/LLaVA-NeXT-7B-Video-FT BENCHMARK=tvbench:/data/TVBench"
 
 env: $(READY) ## create .venv with the pinned packages (the other targets do it when needed)

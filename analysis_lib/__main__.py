@@ -15,7 +15,7 @@ from analysis_lib.errors import StudyError
 
 OPTIONS = {  # options of sweep: (shown value, help)
     "model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name"),
-    "benchmark": ("NAME[:ROOT]", "embedded, or tvbench:ROOT with ROOT/json and ROOT/video"),
+    "benchmark": ("NAME[:ROOT]", "embedded, or NAME:ROOT with a folder as published or a hub id owner/name@COMMIT"),
     "tasks": ("A,B", "tasks (default: all)"),
     "samples": ("N", "questions a task, drawn with the seed (default: 0, all)"),
     "edges": ("all|NAME,..", "edge sets for knockouts (default: all, the paper's eleven)"),
@@ -82,11 +82,21 @@ def _benchmark(argv: Sequence[str]) -> int:
     return 0
 
 
+def _doctor(argv: Sequence[str]) -> int:
+    parser = _Parser(prog="python -m analysis_lib doctor", allow_abbrev=False, description=VERBS["doctor"][1])
+    parser.add_argument("benchmark", metavar=OPTIONS["benchmark"][0], help=OPTIONS["benchmark"][1])
+    benchmark = parser.parse_args(argv).benchmark
+    from analysis_lib import doctor
+
+    return doctor.main(benchmark)
+
+
 VERBS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "sweep": (_sweep, "Measure a model on a benchmark and store the rows; only what is missing is computed."),
     "reproduce": (_reproduce, "Execute the notebooks of the study."),
     "train": (_train, "Re-create the embedded models from nothing."),
     "benchmark": (_benchmark, "Render the embedded benchmark."),
+    "doctor": (_doctor, "Check a download of a benchmark: counts, missing or broken videos, licences, revision."),
 }
 
 

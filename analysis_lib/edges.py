@@ -2,7 +2,8 @@
 
 An edge is one (query, key) pair with key <= query: the query position may read the key position. An edge set is a
 block of edges named `source->destination` by roles: `video->question` cuts what the question's positions read from
-video tokens. `cross-frame` cuts what video tokens read from earlier frames, leaving their own frame and all text open.
+video tokens. `cross-frame` cuts what video tokens read from earlier frames, leaving their own frame and all text open;
+`cross-frame@3` only what they read three frames earlier, and `frame 2->frame 5` what frame 5 reads from frame 2.
 As in the paper, `question` in these names is the whole block from `Question:` to the last option, `question_only` the
 bare sentence, and where source and destination are the same, the diagonal is cut too (`last->last` is the last
 position's view of itself). Windows say in which layers an edge set is cut (paper, section 3).
@@ -10,6 +11,7 @@ position's view of itself). Windows say in which layers an edge set is cut (pape
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,33 +47,56 @@ ENDS = {
     "tail": "tail",
     "last": "last",
 }
+FRAME = re.compile(r"frame ([1-9]\d*)")  # one frame, counted from 1, is an end too
+DISTANCE = re.compile(r"cross-frame@([1-9]\d*)")
 STYLES = ("center", "inverse", "top_down", "bottom_up")
 
 
 def blocked_edges(name: str, roles: Roles) -> np.ndarray:
     """(n, n) bool [query, key], True where the edge set cuts. Only edges with key <= query are set.
 
-    `name` is one of EDGE_SETS or any `source->destination` of ENDS. Raises StudyError for other names.
+    `name` is one of EDGE_SETS, any `source->destination` of ENDS and frames (`frame 2->frame 5`), or `cross-frame@d`
+    with d the number of frames that the key lies before the query. Raises StudyError for other names, and for frames
+    that the clip does not have.
     """
     check_edge_set(name)
     causal = np.tri(len(roles.names), dtype=bool)
-    if name == "cross-frame":
-        frame = roles.frame_of
-        return causal & (frame[None, :] > 0) & (frame[None, :] < frame[:, None])
+    frame, distance = roles.frame_of, DISTANCE.fullmatch(name)
+    frames = [int(number) for number in FRAME.findall(name)] + [int(distance[1]) + 1 if distance else 1]
+    if max(frames) > frame.max():
+        raise StudyError(f"edge set {name!r} needs {max(frames)} frames; the clip has {frame.max()}")
+    if name.startswith("cross-frame"):
+        earlier = frame[:, None] - frame[None, :]  # (n, n) frames that the key lies before the query
+        return causal & (frame[None, :] > 0) & (earlier == int(distance[1]) if distance else earlier > 0)
     source, destination = name.split("->")
     keys, queries = np.zeros(len(causal), bool), np.zeros(len(causal), bool)
-    keys[roles.positions(ENDS[source])] = True
-    queries[roles.positions(ENDS[destination])] = True
+    keys[roles.positions(ENDS.get(source, source))] = True
+    queries[roles.positions(ENDS.get(destination, destination))] = True
     return causal & queries[:, None] & keys[None, :]
 
 
 def check_edge_set(name: str) -> None:
-    """Raise StudyError, listing the known names, if `name` is no edge set."""
-    source, arrow, destination = name.partition("->")
-    if name != "cross-frame" and not (arrow and source in ENDS and destination in ENDS):
+    """Raise StudyError, listing the known names, if `name` is no edge set, or one frame's view of a later one."""
+    ends = name.split("->")
+    pair = len(ends) == 2 and all(end in ENDS or FRAME.fullmatch(end) for end in ends)
+    if not (name == "cross-frame" or DISTANCE.fullmatch(name) or pair):
         raise StudyError(
-            f"unknown edge set {name!r}; known: {', '.join(EDGE_SETS)}, or source->destination of {', '.join(ENDS)}"
+            f"unknown edge set {name!r}; known: {', '.join(EDGE_SETS)}, source->destination of {', '.join(ENDS)} and "
+            "frames (frame 2->frame 5), or cross-frame@3 for frames 3 apart"
         )
+    numbers = [int(found[1]) for end in ends if (found := FRAME.fullmatch(end))]
+    if len(numbers) == 2 and numbers[0] > numbers[1]:
+        raise StudyError(f"edge set {name!r} holds no edge: frame {numbers[1]} cannot read a later frame")
+
+
+def frame_edge_sets(n_frames: int) -> dict[str, tuple[int, int, int]]:
+    """Every pair of frames and every distance between frames, as name: (query frame, key frame, distance), 1-based.
+
+    A distance stands for all its pairs together; its frames are 0.
+    """
+    frames = range(1, n_frames + 1)
+    pairs = {f"frame {key}->frame {query}": (query, key, query - key) for query in frames for key in range(1, query)}
+    return pairs | {f"cross-frame@{distance}": (0, 0, distance) for distance in range(1, n_frames)}
 
 
 @dataclass(frozen=True)
@@ -114,4 +139,15 @@ def windows(n_layers: int, k: int, style: str = "center") -> list[Window]:
 
 def default_window(n_layers: int) -> int:
     """The odd width with the share of depth that 9 has in the paper's 32 layers: 3 of 12, 9 of 32, 11 of 40."""
-    return 2 * round((n_layers * 9 / 32 - 1) / 2) + 1 if n_layers > 4 else 1
+    return _odd_share(n_layers, 9)
+
+
+def window_sizes(n_layers: int) -> tuple[int, ...]:
+    """The odd widths with the shares of depth that 1, 5, 9 and 13 have in 32 layers (paper, G.6), doubles dropped: 1,
+    3 and 5 of 12.
+    """
+    return tuple(dict.fromkeys(_odd_share(n_layers, width) for width in (1, 5, 9, 13)))
+
+
+def _odd_share(n_layers: int, of_32: int) -> int:
+    return 2 * round((n_layers * of_32 / 32 - 1) / 2) + 1

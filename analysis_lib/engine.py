@@ -34,11 +34,13 @@ CACHE, MOST = 8 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cac
 
 @dataclass(frozen=True)
 class Condition:
-    """Edges `blocked` (n, n) bool [query, key], cut in the layers of `window`."""
+    """Edges `blocked` (n, n) bool [query, key], cut in the layers of `window`, in the query heads `heads` (1-based;
+    none named: in all)."""
 
     edge_set: str
     window: Window
     blocked: np.ndarray
+    heads: tuple[int, ...] = ()
 
 
 def knockout_logits(
@@ -62,7 +64,7 @@ def knockout_logits(
         rows.update(zip(chunk, found.expand(len(chunk), -1), strict=True))  # one row if the chunk cuts nothing
     logits = torch.stack([rows[i] for i in range(len(conditions))])
     pick = sum(inputs.input_ids) % len(conditions)  # another one from sample to sample, the same in every run
-    alone = _chunk_masks([conditions[pick].window.layers], index[[pick]], table)
+    alone = _chunk_masks(vlm, [conditions[pick]], index[[pick]], table)
     return logits, receipt.merge(measure(vlm, inputs, alone, logits[pick])).check(vlm.dtype)
 
 
@@ -73,7 +75,7 @@ def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table,
     """A complete pass for each condition."""
 
     def run(chunk: list[int]) -> tuple[torch.Tensor, int, int]:
-        masks = _chunk_masks([conditions[i].window.layers for i in chunk], index[chunk], table)
+        masks = _chunk_masks(vlm, [conditions[i] for i in chunk], index[chunk], table)
         return *masked_logits(vlm, inputs, masks), len(masks)
 
     yield from _in_batches(range(len(conditions)), batch or _fitting(vlm, inputs.n, inputs.n), run)
@@ -87,8 +89,11 @@ def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table
     for row in sorted(set(first)):
 
         def run(chunk: list[int], row: int = row) -> tuple[torch.Tensor, int, int]:
-            layers = [conditions[i].window.layers for i in chunk]
-            return staggered(vlm, calls, row, layers, index[chunk].tolist(), table)
+            together = [conditions[i] for i in chunk]
+            blocked = table[index[chunk].to(table.device), row:]  # (c, r, n)
+            blocked = blocked[:, None] & _in_heads(vlm, together)  # (c, H or 1, r, n)
+            kinds = [(id(condition.blocked), condition.heads) for condition in together]
+            return staggered(vlm, calls, row, [condition.window.layers for condition in together], kinds, blocked)
 
         own = sorted((i for i, at in enumerate(first) if at == row), key=lambda i: conditions[i].window.first)
         yield from _in_batches(own, batch or _fitting(vlm, inputs.n - row, inputs.n), run)
@@ -105,6 +110,22 @@ def _check_conditions(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condit
     for condition in conditions:
         if any(not 1 <= layer <= depth for layer in condition.window.layers):
             raise StudyError(f"window {condition.window.layers} does not fit a model of {depth} layers")
+        if any(not 1 <= head <= query_heads(vlm) for head in condition.heads):
+            raise StudyError(f"heads {condition.heads} do not fit a model of {query_heads(vlm)} heads")
+
+
+def query_heads(vlm: VideoLLM) -> int:
+    """Number of query heads in each decoder layer."""
+    return vlm.hf.get_decoder().config.num_attention_heads
+
+
+def _in_heads(vlm: VideoLLM, conditions: Sequence[Condition]) -> torch.Tensor:
+    """(c, H, 1, 1) bool, the query heads that each condition cuts; (1, 1, 1, 1) if all of them cut in all heads."""
+    if not any(condition.heads for condition in conditions):
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=vlm.device)
+    every = range(1, query_heads(vlm) + 1)
+    cut = [[head in (condition.heads or every) for head in every] for condition in conditions]
+    return torch.tensor(cut, device=vlm.device)[..., None, None]
 
 
 def _distinct(conditions: Sequence[Condition]) -> dict[int, np.ndarray]:
@@ -154,13 +175,13 @@ def _fitting(vlm: VideoLLM, rows: int, n: int) -> int:
 
 
 def _chunk_masks(
-    layers: Sequence[tuple[int, ...]], index: torch.Tensor, table: torch.Tensor
+    vlm: VideoLLM, conditions: Sequence[Condition], index: torch.Tensor, table: torch.Tensor
 ) -> dict[int, torch.Tensor]:
-    """Masks (B, 1, n, n) for each layer in which some condition of the chunk cuts."""
-    masks = {}
+    """Masks (B, H or 1, n, n) for each layer in which some condition of the chunk cuts."""
+    masks, layers = {}, [condition.window.layers for condition in conditions]
     for layer in sorted(set().union(*layers)):
         here = torch.tensor([layer in own for own in layers])  # (B,)
-        masks[layer] = table[(index * here).to(table.device)][:, None]
+        masks[layer] = table[(index * here).to(table.device)][:, None] & _in_heads(vlm, conditions)
     return masks
 
 

@@ -18,7 +18,7 @@ keys and values are read once and not copied per condition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,8 @@ from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, final_
 @dataclass
 class Call:
     """How the clean pass called one decoder layer: its input (1, n, d), arguments, keys and values (1, H, n, D), which
-    keys the model lets each query see (n, n) bool, and what the decoder adds to the layer's output (1, n, d) or None.
+    keys the model lets each query see (n, n) bool, what the decoder adds to the layer's output (1, n, d) or None, and
+    the attention kernel, on which the form of the masks depends.
     """
 
     hidden: torch.Tensor
@@ -43,6 +44,7 @@ class Call:
     values: torch.Tensor
     seen: torch.Tensor
     added: torch.Tensor | None
+    kernel: str
 
 
 @torch.no_grad()
@@ -50,7 +52,8 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
     from transformers import DynamicCache
 
-    if inputs.calls is not None:
+    kernel = vlm.hf.get_decoder().config._attn_implementation
+    if inputs.calls and inputs.calls[0].kernel == kernel:
         return inputs.calls
     arguments: list[tuple[torch.Tensor, dict]] = []
     outputs: list[torch.Tensor] = []
@@ -75,7 +78,7 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
         hidden, kwargs = arguments[i]
         seen = _seen(kwargs.get("attention_mask"), inputs)
         added = _added(outputs[i], arguments[i + 1][0])
-        calls.append(Call(hidden, kwargs, own.keys, own.values, seen, added))
+        calls.append(Call(hidden, kwargs, own.keys, own.values, seen, added, kernel))
     inputs.calls = calls
     return calls
 
@@ -108,55 +111,56 @@ def staggered(
     calls: Sequence[Call],
     row: int,
     layers: Sequence[tuple[int, ...]],
-    index: Sequence[int],
-    table: torch.Tensor,
+    kinds: Sequence[Hashable],
+    blocked: torch.Tensor,
 ) -> tuple[torch.Tensor, int, int]:
     """float32 last-position logits (C, V) of conditions that change nothing before position `row`.
 
-    `layers` (C) are the 1-based layers of each condition's window, `index` (C) says which mask of `table` (E, n, n)
-    bool it cuts there. Conditions with one past (the same edges cut in the same layers so far) are one state until
-    they part: bottom-up windows share all but their tails, equal clipped windows everything. Also returns how many
-    masks reached an attention module, and how many were sent.
+    `layers` (C) are the 1-based layers of each condition's window, `blocked` (C, H or 1, r, n) bool the edges cut in
+    them, in each query head or in all, in the rows from `row` on. Conditions of one of `kinds` (C) cut the same; those
+    with one past (the same cut in the same layers so far) are one state until they part: bottom-up windows share all
+    but their tails, equal clipped windows everything. Also returns how many masks reached an attention module, and how
+    many were sent.
     """
     packed = row == calls[0].seen.shape[0] - 1
-    call_layer, table = _call_packed if packed else _call, table[:, row:]
+    call_layer = _call_packed if packed else _call
     hidden, states, sent, fired = calls[0].hidden[:0, row:], [], 0, []
     for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
-        before, states = states, [state for state in dict.fromkeys(_pasts(index, layers, number)) if state[1]]
+        before, states = states, [state for state in dict.fromkeys(_pasts(kinds, layers, number)) if state[1]]
         if not states:
             continue
         # A state goes on from the one with the same past, or joins here from the clean pass (place 0).
-        pasts = _pasts([edges for edges, _ in states], [cut for _, cut in states], number - 1)
+        pasts = _pasts([kind for kind, _ in states], [cut for _, cut in states], number - 1)
         places = [before.index(past) + 1 if past in before else 0 for past in pasts]
         if places != list(range(1, len(before) + 1)):
             hidden = torch.cat([call.hidden[:, row:], hidden])[places]  # (c, r, d)
-        cut = torch.tensor([own[-1] == number for _, own in states], device=hidden.device)[:, None, None]
-        edges = torch.tensor([edges for edges, _ in states], device=hidden.device)
-        mask = call.seen[row:] & ~(table[edges] & cut)  # (c, r, n)
+        cut = torch.tensor([own[-1] == number for _, own in states], device=hidden.device)[:, None, None, None]
+        mask = call.seen[row:] & ~(blocked[[kinds.index(kind) for kind, _ in states]] & cut)  # (c, H or 1, r, n)
         sent += 1
         with _counted(module, fired):
             hidden = call_layer(module, call, row, hidden, mask)
-    ends = [states.index(past) for past in _pasts(index, layers, len(calls))]
+    ends = [states.index(past) for past in _pasts(kinds, layers, len(calls))]
     return unembed(vlm, hidden[ends, -1]), sum(fired), sent
 
 
-def _pasts(index: Sequence[int], layers: Sequence[tuple[int, ...]], number: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Each condition's edges and the layers up to `number` in which it cuts them; (0,) where it never cuts."""
+def _pasts(kinds: Sequence[Hashable], layers: Sequence[tuple[int, ...]], number: int) -> list[tuple]:
+    """Each condition's kind and the layers up to `number` in which it cuts; (0,) where it never cuts."""
     return [
-        (edges, tuple(layer for layer in own or (0,) if layer <= number))
-        for edges, own in zip(index, layers, strict=True)
+        (kind, tuple(layer for layer in own or (0,) if layer <= number))
+        for kind, own in zip(kinds, layers, strict=True)
     ]
 
 
 def _call(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The layer on rows `row`… of c conditions as a batch: hidden (c, r, d), mask (c, r, n)."""
-    return _layer(module, call, row, hidden, mask[:, None], slice(row, None))
+    """The layer on rows `row`… of c conditions as a batch: hidden (c, r, d), mask (c, H or 1, r, n)."""
+    return _layer(module, call, row, hidden, mask, slice(row, None))
 
 
 def _call_packed(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The layer on the last row of c conditions, as c queries of one sequence that see the prefix and themselves."""
-    own = torch.eye(len(hidden), dtype=torch.bool, device=hidden.device) & mask[:, 0, row:]  # (c, c)
-    both = torch.cat([mask[:, 0, :row], own], 1)[None, None]  # (1, 1, c, row + c)
+    mask = mask[:, :, 0].transpose(0, 1)  # (H or 1, c, n)
+    own = torch.eye(len(hidden), dtype=torch.bool, device=hidden.device) & mask[..., row:]  # (H or 1, c, c)
+    both = torch.cat([mask[..., :row], own], -1)[None]  # (1, H or 1, c, row + c)
     return _layer(module, call, row, hidden.transpose(0, 1), both, [row] * len(hidden)).transpose(0, 1)
 
 
@@ -207,8 +211,9 @@ def first_row(blocked: np.ndarray, calls: Sequence[Call] = ()) -> int:
     """
     rows = np.flatnonzero(blocked.any(1))
     row = int(rows[0]) if len(rows) else len(blocked) - 1
-    while calls:
-        reading = torch.stack([call.seen[:row, row:].any(1) for call in calls]).any(0)  # (row,)
+    masks = [call.seen for call in calls if call.kwargs.get("attention_mask") is not None]  # else it is causal
+    while masks:
+        reading = torch.stack([seen[:row, row:].any(1) for seen in masks]).any(0)  # (row,)
         if not reading.any():
             break
         row = int(reading.nonzero()[0])

@@ -26,7 +26,8 @@ _observers: list[Callable] = []  # a stack: only the innermost block observes
 
 @contextmanager
 def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor]) -> Iterator[Counter]:
-    """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, 1, n, n) bool, True = cut.
+    """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, H or 1, n, n) bool, True =
+    cut, in each query head or in all.
 
     Yields a Counter of how often each layer's mask was applied. Raises StudyError if a layer cannot be cut.
     """

@@ -19,8 +19,8 @@ import torch
 
 from analysis_lib import lens, pathways
 from analysis_lib.benchmarks import Sample
-from analysis_lib.edges import Window, blocked_edges, windows
-from analysis_lib.engine import Condition, knockout_logits
+from analysis_lib.cuts import CUT, frame_pairs
+from analysis_lib.edges import Window, windows
 from analysis_lib.errors import StudyError
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, make_inputs
 from analysis_lib.passes import Clean, clean_pass, masked_logits
@@ -87,10 +87,15 @@ class Answer:
         correct = [text.strip().lower() == self.sample.letter.lower() for text in texts]
         return [Reading(*row) for row in zip(p_token, p_answer, margins, texts, correct, strict=True)]
 
+    def receipt_row(self, measure: str, receipt: Receipt) -> dict[str, Any]:
+        """A row of the receipts table; the first word of `measure` names what was done."""
+        key = {name: self.key[name] for name in ("task", "sample_id")}
+        return key | {"measure": measure, "receipt": json.dumps(receipt.to_dict(), sort_keys=True)}
+
 
 def ask(vlm: VideoLLM, sample: Sample) -> Answer:
     """Put one sample to the untouched model. Raises SampleError for a sample that cannot be asked."""
-    clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end)
+    clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end, rule=sample.rule)
     inputs = make_inputs(vlm, sample, clip)
     return Answer(vlm, sample, clip, inputs, clean_pass(vlm, inputs))
 
@@ -111,7 +116,8 @@ def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings
         )
     parts: list[Rows] = [] if todo.frames_sha256 else [{"baseline": [_baseline(answer)]}]
     if is_kept(settings.keep, answer.base.correct):
-        parts += [_knockout(answer, todo.edges, settings)] if todo.edges else []
+        parts += [CUT[measure](answer, names, settings) for measure, names in todo.edges.items()]
+        parts += [frame_pairs(answer, settings)] if "pairs" in todo.measures else []
         parts += [_emergence(answer)] if "emergence" in todo.measures else []
         parts += [_lens(answer, settings)] if "lens" in todo.measures else []
     parts += [_pathway(answer, settings)] if "pathway" in todo.measures else []
@@ -138,37 +144,6 @@ def _baseline(answer: Answer) -> dict[str, Any]:
         "frames_sha256": answer.clip.sha256,
         "sample_sha256": sample.sha256,
     }
-
-
-def _knockout(answer: Answer, edge_sets: Sequence[str], settings: Settings) -> Rows:
-    """One row per edge set and window; all conditions of the sample share batches."""
-    blocked = {name: blocked_edges(name, answer.inputs.roles) for name in edge_sets}
-    conditions = [Condition(name, window, blocked[name]) for name in edge_sets for window in settings.windows]
-    logits, receipt = knockout_logits(answer.vlm, answer.inputs, conditions, mode=settings.mode)  # (C, V)
-    rows = []
-    base = answer.base
-    for condition, knocked in zip(conditions, answer.read(logits), strict=True):
-        measured = {
-            "edge_set": condition.edge_set,
-            "layer": condition.window.layer,
-            "first_layer": condition.window.first,
-            "last_layer": condition.window.last,
-            "p_base": base.p_token,
-            "p_knock": knocked.p_token,
-            "relative_change": 100 * (knocked.p_token - base.p_token) / base.p_token,
-            "margin_base": base.margin,
-            "margin_knock": knocked.margin,
-            "p_answer": knocked.p_answer,
-            "prediction": knocked.prediction,
-            "correct": knocked.correct,
-        }
-        rows.append(answer.key | measured)
-    return {"knockout": rows, "receipts": [_receipt(answer, f"knockout {','.join(edge_sets)}", receipt)]}
-
-
-def _receipt(answer: Answer, measure: str, receipt: Receipt) -> dict[str, Any]:
-    key = {name: answer.key[name] for name in ("task", "sample_id")}
-    return key | {"measure": measure, "receipt": json.dumps(receipt.to_dict(), sort_keys=True)}
 
 
 def _emergence(answer: Answer) -> Rows:
@@ -206,7 +181,7 @@ def _pathway(answer: Answer, settings: Settings) -> Rows:
             "correct": pruned.correct,
         }
         rows.append(answer.key | measured)
-    return {"pathway": rows, "receipts": [_receipt(answer, f"pathway {settings.ranges_name}", receipt)]}
+    return {"pathway": rows, "receipts": [answer.receipt_row(f"pathway {settings.ranges_name}", receipt)]}
 
 
 def _controls(answer: Answer, settings: Settings) -> Rows:

@@ -44,7 +44,7 @@ def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
 def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor]) -> tuple[torch.Tensor, int]:
     """float32 last-position logits (B, V) with edges cut, and how many masks were applied.
 
-    `layer_masks` maps 1-based layers to (B, 1, n, n) bool, True = cut; all of one batch size B, or of 1.
+    `layer_masks` maps 1-based layers to (B, H or 1, n, n) bool, True = cut; all of one batch size B, or of 1.
     """
     batch = max((mask.shape[0] for mask in layer_masks.values()), default=1)
     if batch > 1 and not _same_for_all(inputs):

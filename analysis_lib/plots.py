@@ -47,6 +47,8 @@ STYLE: dict[str, tuple[str, str, str]] = {
     "false option": (BLUE, "--", "false options (mean)"),
     "from layer 1": (GREEN, "-", "cut from layer 1 up to here"),
     "to last layer": (GREEN, "--", "cut from here to the last layer"),
+    "all pairs": (GREEN, "-", "all pairs of frames this far apart, together"),
+    "one pair": (GREEN, "--", "one of these pairs alone (mean)"),
 }
 READING = (  # how a panel of knockout curves is read, for captions
     "Bands: 95 % intervals over videos. Strokes at the top: the curve differs from zero there (p < 0.05 for the whole "

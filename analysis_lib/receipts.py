@@ -28,7 +28,9 @@ class Receipt:
     max_blocked_weight: largest attention weight on a cut edge, in the conditions measured (must be 0).
     kernel_difference: largest difference of the attention kernel's output to measured weights times values, there.
     noop_difference: largest change of a logit when an all-open mask is put on every layer. spot_check_difference:
-    largest difference of a logit between the batch and the condition run alone. fired, expected: masks applied, and
+    largest difference of a logit between the batch and the condition run alone. other_heads_difference: largest change
+    of an attention weight in the heads that a measured condition leaves alone, in its first cut layer, where nothing
+    else can have changed (must be 0). fired, expected: masks applied, and
     masks that should have been. fully_blocked_rows: query rows left without any open key, summed over conditions (SDPA
     then returns 0 for the row; it never reads the future). conditions, measured: how many conditions there were, and
     how many of them were measured.
@@ -38,6 +40,7 @@ class Receipt:
     kernel_difference: float = 0.0
     noop_difference: float = 0.0
     spot_check_difference: float = 0.0
+    other_heads_difference: float = 0.0
     fired: int = 0
     expected: int = 0
     fully_blocked_rows: int = 0
@@ -59,6 +62,9 @@ class Receipt:
             raise StudyError(f"masks were applied {self.fired} times, not {self.expected}; results would be wrong")
         if self.max_blocked_weight != 0:
             raise StudyError(f"a cut edge still has weight {self.max_blocked_weight:.2g}; results would be wrong")
+        if self.other_heads_difference != 0:
+            gap = self.other_heads_difference
+            raise StudyError(f"attention changed by {gap:.2g} in heads left alone; results would be wrong")
         if not self.spot_check_difference < TOLERANCE.get(dtype, 0.5):
             gap = self.spot_check_difference
             raise StudyError(f"a condition run alone differs by {gap:.2g} in a logit; use --mode full and report it")
@@ -69,21 +75,38 @@ class Receipt:
 def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor], expected: torch.Tensor) -> Receipt:
     """Repeat one condition alone, complete, with its attention measured, and run the no-op.
 
-    `layer_masks` maps 1-based layers to (1, 1, n, n) bool, True = cut; `expected` (V,) are the logits as first
+    `layer_masks` maps 1-based layers to (1, H or 1, n, n) bool, True = cut; `expected` (V,) are the logits as first
     computed.
     """
     receipt = Receipt(measured=1, expected=len(layer_masks), noop_difference=noop_difference(vlm, inputs))
+    first: list[torch.Tensor] = []  # weights in the first cut layer, (1, H, n, n)
 
     def observe(seen: Seen) -> None:
         if seen.layer in layer_masks:
+            first.extend([seen.weights] * (not first))
             on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer], 0)
             receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
             receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
 
     with measured_attention(vlm, observe):
         alone, receipt.fired = masked_logits(vlm, inputs, layer_masks)
+    if first:
+        receipt.other_heads_difference = _other_heads(vlm, inputs, min(layer_masks), layer_masks, first[0])
     receipt.spot_check_difference = float((alone[0] - expected).abs().max())
     return receipt
+
+
+def _other_heads(
+    vlm: VideoLLM, inputs: Inputs, layer: int, layer_masks: Mapping[int, torch.Tensor], cut: torch.Tensor
+) -> float:
+    """Largest difference of the weights `cut` (1, H, n, n) of a layer to the untouched pass, in heads without a cut."""
+    left_alone = ~layer_masks[layer].any((-2, -1))  # (1, H or 1)
+    if left_alone.shape[1] == 1 or not left_alone.any():
+        return 0.0
+    clean: list[torch.Tensor] = []
+    with measured_attention(vlm, lambda seen: clean.extend([seen.weights] * (seen.layer == layer))):
+        masked_logits(vlm, inputs, {})
+    return float((cut - clean[0])[left_alone].abs().max())
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ OPTIONS = {
     "benchmark": "`embedded` or NAME:ROOT, for example tvbench:/data/TVBench",
     "tasks": "tasks, separated by commas (default: all)",
     "samples": "questions a task (0 = all)",
+    "map_samples": "questions a task for the maps of heads, frame pairs and window sizes (0 = as many as `samples`)",
     "window": "layers in a knockout window, or `auto`",
     "seed": "seed of the draw of samples, of the bootstrap and of random controls",
     "device": "auto, cpu or cuda",

@@ -14,7 +14,8 @@ from analysis_lib.edges import EDGE_SETS, STYLES, check_edge_set
 from analysis_lib.errors import StudyError
 
 MEASURES = ("knockout", "emergence", "lens", "pathway")  # measured unless told otherwise
-ALL_MEASURES = (*MEASURES, "controls")
+CUTS = ("knockout", "widths", "heads")  # measures made for each edge set that is asked for
+ALL_MEASURES = (*MEASURES, "controls", "widths", "pairs", "heads")
 KEEP = ("correct", "wrong", "all")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -24,8 +25,8 @@ CHOICES = {"style": STYLES, "keep": KEEP, "dtype": DTYPES, "device": DEVICES, "m
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request. `tasks` empty: all; `samples` 0: all; `window` 0: automatic; `edges` empty: no knockouts;
-    `ranges` empty: the published layers of the pathway."""
+    """A checked request. `tasks` empty: all; `samples` 0: all; `window` 0: automatic; `edges` empty: no measure of
+    CUTS; `ranges` empty: the published layers of the pathway."""
 
     model: str
     benchmark: str
@@ -46,6 +47,11 @@ class Request:
     def ranges_name(self) -> str:
         """How rows of the pathway table name the layers that it leaves open."""
         return " ".join(f"{route} {first}-{last}" for route, (first, last) in self.ranges) or "published"
+
+    def cuts(self) -> dict[str, tuple[str, ...]]:
+        """The edge sets that each measure of CUTS needs; heads are measured on those into the last token."""
+        into_last = tuple(name for name in self.edges if name.endswith("->last"))
+        return {m: into_last if m == "heads" else self.edges for m in CUTS if m in self.measures}
 
     def fixed(self) -> dict[str, Any]:
         """The settings on which stored values depend and that are known without the model."""
@@ -89,15 +95,17 @@ def check_request(
     edge_sets = _names(edges, EDGE_SETS)
     for name in edge_sets:
         check_edge_set(name)
-    if "knockout" in measures and not edge_sets:
+    if {*CUTS} & {*measures} and not edge_sets:
         raise StudyError(f"no edge set is named for knockouts; use all, or any of {', '.join(EDGE_SETS)}")
+    if "heads" in measures and not any(name.endswith("->last") for name in edge_sets):
+        raise StudyError(f"heads are measured on edges into the last token; none of {', '.join(edge_sets)} ends there")
     defaults = {"style": "center", "keep": "correct", "dtype": "auto", "device": "auto", "mode": "exact"}
     return Request(
         model=str(model),
         benchmark=benchmark,
         tasks=_names(tasks or ()),
         samples=_whole("samples", samples or 0, 0),
-        edges=edge_sets if "knockout" in measures else (),
+        edges=edge_sets if {*CUTS} & {*measures} else (),
         window=0 if window == "auto" else _whole("window", window, 1),
         measures=measures,
         seed=_whole("seed", seed, 0),

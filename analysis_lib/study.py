@@ -22,7 +22,7 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.locate import look_at_model, results_dir
 from analysis_lib.request import ALL_MEASURES, MEASURES, Request, check_request
 from analysis_lib.store import Store
-from analysis_lib.todo import Todo, first_kept, is_kept, lacking, missing, sample_rank
+from analysis_lib.todo import FOR_ALL, Todo, first_kept, is_kept, lacking, missing, sample_rank
 
 if TYPE_CHECKING:
     from analysis_lib.models import VideoLLM
@@ -46,6 +46,9 @@ class Results:
     lens: pd.DataFrame
     pathway: pd.DataFrame
     controls: pd.DataFrame
+    widths: pd.DataFrame
+    pairs: pd.DataFrame
+    heads: pd.DataFrame
     skipped: pd.DataFrame
     manifest: dict[str, Any]
     dir: Path
@@ -74,7 +77,7 @@ def sweep(
 
     Args:
         model: embedded model, checkpoint folder or hub id.
-        benchmark: "embedded" or "tvbench:ROOT".
+        benchmark: "embedded", or NAME:ROOT with a name out of `formats.FORMATS`.
         tasks: names, or one text with commas; empty for all.
         samples: questions per task, drawn with `seed`; None or 0 for all.
         edges: names of edge sets, or "all" for the paper's eleven.
@@ -83,7 +86,9 @@ def sweep(
         keep: which samples get knockouts, emergence and lens: those answered "correct", "wrong", or "all". Pathways
             and controls are about accuracy and run on all samples.
         measure: any of knockout, emergence, lens, pathway, and controls (the answer without video, from one frame,
-            from shuffled frames); empty measures the baseline alone.
+            from shuffled frames), widths (centred windows of `edges.window_sizes`), pairs (every pair of frames and
+            every distance between frames, cut in all layers), heads (edge sets into the last token, cut in single
+            query heads of single layers); empty measures the baseline alone.
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu" or "cuda".
         seed: of the draw of samples and of random pathways.
@@ -239,10 +244,10 @@ def _results(store: Store, request: Request, ids: set[str]) -> Results:
     for name in ("baseline", "skipped", *ALL_MEASURES):
         frame = store.tables[name]
         wanted = frame["sample_id"].isin(ids) & (name in (*request.measures, "baseline", "skipped"))
-        if name in ("knockout", "emergence", "lens"):
+        if name in ALL_MEASURES and name not in FOR_ALL:
             wanted &= frame["sample_id"].isin(kept)
-        if name == "knockout":
-            wanted &= frame["edge_set"].isin(request.edges)
+        if name in request.cuts():
+            wanted &= frame["edge_set"].isin(request.cuts()[name])
         if name == "pathway":
             wanted &= frame["ranges"] == request.ranges_name
         tables[name] = frame[wanted].reset_index(drop=True)

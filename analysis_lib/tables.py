@@ -1,7 +1,8 @@
 """The stored tables: their columns, their types, and how they become files.
 
 One row of `baseline` is a sample as the untouched model answers it; one row of `knockout` is a sample under one edge
-set and window; the others follow. Types are fixed, so the same rows give the same bytes. Readers (figures, claims,
+set and window; `widths`, `pairs` and `heads` hold knockouts with windows of several sizes, of pairs of frames, and in
+single heads; the others follow. Types are fixed, so the same rows give the same bytes. Readers (figures, claims,
 notebooks) need only this module.
 """
 
@@ -21,6 +22,10 @@ import pyarrow.parquet as pq
 from analysis_lib.errors import StudyError
 
 SAMPLE = {"task": str, "sample_id": str}
+EFFECT = {  # what a knockout does to the answer
+    "p_base": float, "p_knock": float, "relative_change": float, "margin_base": float, "margin_knock": float,
+    "p_answer": float, "prediction": str, "correct": bool,
+}  # fmt: skip
 # Types of all columns; the first KEYS[table] identify a row. Layers are 1-based, probabilities 0..1, changes percent.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "baseline": SAMPLE | {
@@ -29,9 +34,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "p_answer": float, "margin_base": float, "p_options": list[float], "frames_sha256": str, "sample_sha256": str,
     },
     "knockout": SAMPLE | {
-        "edge_set": str, "layer": int, "first_layer": int, "last_layer": int, "video": str, "p_base": float,
-        "p_knock": float, "relative_change": float, "margin_base": float, "margin_knock": float, "p_answer": float,
-        "prediction": str, "correct": bool,
+        "edge_set": str, "layer": int, "first_layer": int, "last_layer": int, "video": str, **EFFECT,
     },
     "emergence": SAMPLE | {
         "layer": int, "option": str, "video": str, "is_answer": bool, "probability": float, "normed": bool,
@@ -42,6 +45,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "p_base": float, "p_pruned": float, "margin_base": float, "margin_pruned": float, "prediction_base": str,
         "prediction": str, "correct": bool,
     },
+    "widths": SAMPLE | {
+        "edge_set": str, "window": int, "layer": int, "first_layer": int, "last_layer": int, "video": str, **EFFECT,
+    },
+    "pairs": SAMPLE | {
+        "edge_set": str, "query_frame": int, "key_frame": int, "distance": int, "first_layer": int, "last_layer": int,
+        "video": str, **EFFECT,
+    },
+    "heads": SAMPLE | {"edge_set": str, "layer": int, "head": int, "video": str, **EFFECT},
     "controls": SAMPLE | {
         "control": str, "video": str, "p_answer": float, "margin": float, "prediction": str, "correct": bool,
     },
@@ -49,7 +60,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "receipts": SAMPLE | {"measure": str, "receipt": str},
 }  # fmt: skip
 KEYS = {
-    "baseline": 2, "knockout": 4, "emergence": 4, "lens": 5, "pathway": 4, "controls": 3, "skipped": 2, "receipts": 3,
+    "baseline": 2, "knockout": 4, "emergence": 4, "lens": 5, "pathway": 4, "widths": 5, "pairs": 3, "heads": 5,
+    "controls": 3, "skipped": 2, "receipts": 3,
 }  # fmt: skip
 ARROW = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),

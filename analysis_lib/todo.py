@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from analysis_lib.benchmarks import Sample, rank
 from analysis_lib.errors import StudyError
-from analysis_lib.request import ALL_MEASURES, Request
+from analysis_lib.request import ALL_MEASURES, CUTS, Request
 from analysis_lib.store import Store
 
 FOR_ALL = ("pathway", "controls")  # measures that are about accuracy, made on every sample
@@ -17,12 +17,12 @@ FOR_ALL = ("pathway", "controls")  # measures that are about accuracy, made on e
 
 @dataclass(frozen=True)
 class Todo:
-    """What a sample still lacks: edge sets to cut, and other measures ("emergence", "lens", "pathway").
+    """What a sample still lacks: edge sets to cut for each measure of CUTS, and other measures ("emergence", …).
 
     `frames_sha256` is the stored hash of its frames, empty for a sample without a baseline row.
     """
 
-    edges: tuple[str, ...] = ()
+    edges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measures: frozenset[str] = frozenset()
     frames_sha256: str = ""
 
@@ -54,7 +54,7 @@ def missing(store: Store, samples: Iterable[Sample], request: Request) -> dict[s
         stored = hashes.get(sample.sample_id)
         if stored is None:
             if (sample.sample_id, sample.sha256) not in skipped:  # a bad sample is tried again once its file changes
-                found[sample.sample_id] = Todo(request.edges, frozenset(request.measures))
+                found[sample.sample_id] = Todo(request.cuts(), frozenset(request.measures) - {*CUTS})
         elif stored != sample.sha256:
             raise StudyError(
                 f"{store.folder} holds results of another question or clip {sample.sample_id}; use another --out"
@@ -66,15 +66,16 @@ def missing(store: Store, samples: Iterable[Sample], request: Request) -> dict[s
 
 def lacking(store: Store, request: Request) -> dict[str, Todo]:
     """What the samples that have a baseline row lack, by sample_id."""
-    cut = store.stored("knockout", "sample_id", "edge_set")
+    cut = {name: store.stored(name, "sample_id", "edge_set") for name in CUTS}
     done = {name: store.stored(name, "sample_id") for name in ALL_MEASURES}
     ranges = store.stored("pathway", "sample_id", "ranges")
     done["pathway"] = {sample for sample, name in ranges if name == request.ranges_name}
     found = {}
     for row in store.tables["baseline"].itertuples():
         kept = is_kept(request.keep, row.correct)
-        edges = tuple(name for name in request.edges if kept and (row.sample_id, name) not in cut)
-        wanted = {m for m in request.measures if m != "knockout" and (kept or m in FOR_ALL)}
+        lacks = {m: tuple(n for n in sets if (row.sample_id, n) not in cut[m]) for m, sets in request.cuts().items()}
+        edges = {m: names for m, names in lacks.items() if kept and names}
+        wanted = {m for m in request.measures if m not in CUTS and (kept or m in FOR_ALL)}
         measures = frozenset(m for m in wanted if row.sample_id not in done[m])
         if edges or measures:
             found[row.sample_id] = Todo(edges, measures, row.frames_sha256)

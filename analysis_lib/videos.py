@@ -1,11 +1,11 @@
 """From a video file to the frames that the model sees.
 
 The sampling rule is part of an experiment, so it lives here and nowhere else: frame indices are computed by the
-published rule (reference PLLaVA/MVBench: the middle of each of T equal segments, rounded half to even), decord reads
-exactly these frames, and the indices, times and a hash of the pixels travel with them. A clip that cannot give as
-many different frames as were asked for is refused: repeated frames would quietly change a question about time. So is
-a file that is shorter than its own container announces, because a decoder samples such a file as if it were a shorter
-video.
+published rule of the benchmark (PLLaVA/MVBench: the middle of each of T equal segments, rounded half to even;
+LongVideoBench: every n-th frame from the first), decord reads exactly these frames, and the indices, times and a hash
+of the pixels travel with them. A clip that cannot give as many different frames as were asked for is refused: repeated
+frames would quietly change a question about time. So is a file that is shorter than its own container announces,
+because a decoder samples such a file as if it were a shorter video.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from analysis_lib.errors import SampleError
 
 FOLDER_FPS = 3.0  # frame folders of MVBench hold three pictures a second
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+LFS_POINTER = b"version https://git-lfs"
 MP4_BOXES = frozenset(b"ftyp styp moov moof mdat mfra sidx free skip wide uuid meta udta".split())
 
 
@@ -37,21 +39,34 @@ class Clip:
 
 
 def sample_indices(
-    n_in_video: int, num_frames: int, *, fps: float, start: float | None = None, end: float | None = None
+    n_in_video: int,
+    num_frames: int,
+    *,
+    fps: float,
+    start: float | None = None,
+    end: float | None = None,
+    rule: str = "middle",
+    first_number: int = 0,
 ) -> tuple[int, ...]:
     """Choose `num_frames` different frame indices (0-based) between `start` and `end` (seconds; None: the whole video).
 
-    The published rule: with first frame s, last frame e and segments of (e - s) / T, index i is
-    int(s + segment / 2 + round(segment * i)). A span of exactly T frames is used as it is.
+    The published rule "middle": with first frame s, last frame e and segments of (e - s) / T, index i is
+    int(s + segment / 2 + round(segment * i)). A span of exactly T frames is used as it is. `first_number` is the number
+    of the first frame: MVBench's folders of pictures count from 1, and their seconds with them.
+
+    The rule "stride" (LongVideoBench, where `end` is the duration in the annotations): 0, n, 2n and so on with
+    n = int(int(end * fps) / T), so the last segment is never seen.
 
     Raises:
         SampleError: the span holds fewer than `num_frames` frames, or lies outside the video.
     """
     if (start is not None or end is not None) and not (math.isfinite(fps) and fps > 0):
         raise SampleError("the video states no frame rate, so its start and end in seconds cannot be found")
+    if rule == "stride":
+        return _strided(n_in_video, num_frames, fps, n_in_video / fps if end is None else end)
     last = n_in_video - 1
-    first = 0 if start is None else max(0, round(start * fps))
-    stop = last if end is None else min(round(end * fps), last)
+    first = 0 if start is None else max(0, round(start * fps) - first_number)
+    stop = last if end is None else min(round(end * fps) - first_number, last)
     held = max(0, stop - first + 1)
     if held < num_frames:
         where = "the video" if start is None and end is None else f"the span from {start} s to {end} s"
@@ -62,7 +77,21 @@ def sample_indices(
     return tuple(int(first + segment / 2 + round(segment * i)) for i in range(num_frames))
 
 
-def load_clip(path: Path, num_frames: int, *, start: float | None = None, end: float | None = None) -> Clip:
+def _strided(n_in_video: int, num_frames: int, fps: float, duration: float) -> tuple[int, ...]:
+    if int(duration) < num_frames:  # the published rule takes at most one frame a second, and repeats the last one
+        raise SampleError(f"{duration} s give {int(duration)} frames, fewer than the {num_frames} that the model takes")
+    stride = int(int(duration * fps) / num_frames)
+    indices = tuple(stride * i for i in range(num_frames))
+    if indices[-1] >= n_in_video:
+        raise SampleError(
+            f"the video holds {n_in_video} frames, fewer than its annotated {duration} s at {fps} a second"
+        )
+    return indices
+
+
+def load_clip(
+    path: Path, num_frames: int, *, start: float | None = None, end: float | None = None, rule: str = "middle"
+) -> Clip:
     """Read `num_frames` frames of a video file (decord) or of a folder of pictures, by the rule of `sample_indices`.
 
     Raises:
@@ -70,7 +99,7 @@ def load_clip(path: Path, num_frames: int, *, start: float | None = None, end: f
     """
     path = Path(path)
     try:
-        return (_from_folder if path.is_dir() else _from_file)(path, num_frames, start, end)
+        return (_from_folder if path.is_dir() else _from_file)(path, num_frames, start=start, end=end, rule=rule)
     except SampleError as error:
         raise SampleError(f"{path}: {error}") from error
     except OSError as error:
@@ -84,7 +113,7 @@ def _clip(frames: np.ndarray, indices: tuple[int, ...], fps: float) -> Clip:
     return Clip(frames, indices, seconds, hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()[:16])
 
 
-def _from_file(path: Path, num_frames: int, start: float | None, end: float | None) -> Clip:
+def _from_file(path: Path, num_frames: int, **span: Any) -> Clip:
     _check_file(path)
     import decord  # heavy, and pointless for a file that fails the checks above
 
@@ -96,7 +125,7 @@ def _from_file(path: Path, num_frames: int, start: float | None, end: float | No
         if "cannot find video stream" in str(error):
             raise SampleError("no video stream in this file (audio only?)") from error
         raise SampleError("not a video that decord can open (damaged, or another kind of file)") from error
-    indices = sample_indices(count, num_frames, fps=fps, start=start, end=end)
+    indices = sample_indices(count, num_frames, fps=fps, **span)
     try:
         frames = np.stack([_unpadded(reader[i].asnumpy()) for i in indices])  # (T, H, W, 3)
     except Exception as error:
@@ -114,13 +143,15 @@ def _unpadded(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(height, width * channels)[:, : 3 * width].reshape(height, width, 3)
 
 
-def _from_folder(path: Path, num_frames: int, start: float | None, end: float | None) -> Clip:
+def _from_folder(path: Path, num_frames: int, **span: Any) -> Clip:
     from PIL import Image
 
     files = sorted((f for f in path.iterdir() if f.suffix.lower() in PICTURES), key=_natural)
     if not files:
         raise SampleError(f"the folder holds no pictures ({', '.join(PICTURES)})")
-    indices = sample_indices(len(files), num_frames, fps=FOLDER_FPS, start=start, end=end)
+    number = re.search(r"(\d+)$", files[0].stem)
+    first = min(1, int(number[1])) if number else 0
+    indices = sample_indices(len(files), num_frames, fps=FOLDER_FPS, first_number=first, **span)
     frames = []
     for i in indices:
         try:
@@ -142,6 +173,9 @@ def _check_file(path: Path) -> None:
     size = path.stat().st_size
     if size == 0:
         raise SampleError("the video file is empty (0 bytes)")
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise SampleError("a git-lfs pointer in the place of the video; run `git lfs pull` in the download")
     announced = announced_size(path)
     if announced > size:
         raise SampleError(f"truncated: the container announces {announced} bytes, the file holds {size}")

@@ -1,6 +1,7 @@
-"""Questions come from TVBench's layout; a question that cannot be asked is recorded, not raised."""
+"""Questions are drawn and identified; one that cannot be asked is recorded, not raised."""
 
 import json
+import shutil
 
 import pytest
 from clips import item, write_small_benchmark, write_task
@@ -80,13 +81,15 @@ def test_hash_follows_question_and_clip(tmp_path, root):
     clip = tmp_path / "video/t/x.mp4"
     clip.write_bytes(clip.read_bytes()[:-1])
     assert load_benchmark(f"tvbench:{tmp_path}")[0][0].sha256 != before
-    clip.unlink()
-    assert isinstance(load_benchmark(f"tvbench:{tmp_path}")[0][0], Sample)  # its video is judged when it is read
 
 
 @pytest.mark.parametrize(
     ("spec", "line"),
-    [("mvbench", "known: embedded, tvbench"), ("tvbench", "needs its folder"), ("tvbench:/nowhere", "no task files")],
+    [
+        ("nextqa:/x", "unknown benchmark 'nextqa:/x'; known: embedded, tvbench:ROOT, mvbench:ROOT, tomato:ROOT"),
+        ("tvbench", "needs its folder"),
+        ("tvbench:/nowhere", "there is no folder /nowhere"),
+    ],
 )
 def test_unknown_benchmark(spec, line):
     with pytest.raises(StudyError, match=line):
@@ -98,6 +101,46 @@ def test_unknown_task_lists_the_known(root):
         load_benchmark(f"tvbench:{root}", tasks=["cooking"])
     with pytest.raises(StudyError, match="unknown task"):
         check_benchmark("embedded", ["cooking"])
+
+
+def test_a_task_without_any_video_is_skipped_or_refused_when_named(tmp_path):
+    root = write_small_benchmark(tmp_path)
+    shutil.rmtree(root / "video/action_antonym")
+    samples, skips = load_benchmark(f"tvbench:{root}")
+    assert {s.task for s in samples} == {"object_count"} and len(skips) == 3
+    assert all("NTU RGB+D" in skip.reason and skip.clip.startswith("action_antonym/") for skip in skips)
+    with pytest.raises(StudyError, match="no video of action_antonym is there.*NTU RGB.*--tasks object_count"):
+        load_benchmark(f"tvbench:{root}", tasks=["Action Antonym"])
+    (root / "video/object_count/o1.mp4").unlink()
+    samples = load_benchmark(f"tvbench:{root}")[0]
+    assert len(samples) == 3 and isinstance(samples[1], Sample)  # a single video is judged when it is read
+
+
+def test_no_video_at_all_is_refused_and_archives_are_named(tmp_path):
+    root = write_small_benchmark(tmp_path)
+    shutil.rmtree(root / "video")
+    (root / "video").mkdir()
+    (root / "video/object_count.zip").touch()
+    line = "no video of action_antonym, object_count is there.*unpack video/object_count.zip; download the videos"
+    with pytest.raises(StudyError, match=line):
+        load_benchmark(f"tvbench:{root}")
+
+
+def test_a_published_task_that_is_not_in_the_download(root):
+    with pytest.raises(StudyError, match="the task action_count is not in this download of TVBench; known: action_ant"):
+        check_benchmark(f"tvbench:{root}", ["Action Count"])
+
+
+def test_hashes_are_those_of_stored_results(tmp_path):
+    """Rows that were stored before stay valid only while these values stand."""
+    task = [item("x.mp4", start="0.5", end=2), item("x.mp4", answer="It flies.")]
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "t.json").write_text(json.dumps(task))
+    (tmp_path / "video/t").mkdir(parents=True)
+    (tmp_path / "video/t/x.mp4").write_bytes(b"not a clip")
+    (sample,), (skip,) = load_benchmark(f"tvbench:{tmp_path}")
+    assert (sample.sample_id, sample.sha256) == ("t/0000", "8383d93aea5e05e4")
+    assert (skip.sample_id, skip.sha256) == ("t/0001", "5aa6cd58b62f12f8")
 
 
 def test_damaged_json_and_negative_samples(tmp_path, root):

@@ -30,10 +30,10 @@ def test_help_lists_the_verbs(capsys):
     for argv in (["--help"], []):
         assert cli.main(argv) == 0
         printed = capsys.readouterr().out
-        assert all(f"\n  {verb} " in printed for verb in ("sweep", "reproduce", "train", "benchmark"))
+        assert all(f"\n  {verb} " in printed for verb in ("sweep", "reproduce", "train", "benchmark", "doctor"))
 
 
-@pytest.mark.parametrize("verb", ["sweep", "benchmark"])
+@pytest.mark.parametrize("verb", ["sweep", "benchmark", "doctor"])
 def test_verbs_have_help(verb, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main([verb, "--help"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, windows
+from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, frame_edge_sets, window_sizes, windows
 from analysis_lib.errors import StudyError
 
 
@@ -35,6 +35,41 @@ def test_sets_hold_the_edges_they_name(tiny_inputs, name):
 def test_a_set_onto_itself_cuts_the_diagonal(tiny_inputs):
     last = blocked_edges("last->last", tiny_inputs.roles)
     assert last.sum() == 1 and last[-1, -1]
+
+
+def test_single_frames_and_distances_are_edge_sets(tiny_inputs):
+    roles = tiny_inputs.roles
+    frames = {i: roles.positions(f"frame {i}") for i in range(1, 9)}
+    assert np.array_equal(blocked_edges("frame 2->frame 5", roles), brute(roles, frames[5], frames[2]))
+    assert np.array_equal(blocked_edges("frame 8->last", roles), brute(roles, roles.positions("last"), frames[8]))
+    three = sum((brute(roles, frames[i + 3], frames[i]) for i in range(1, 6)), np.zeros((len(roles.names),) * 2, bool))
+    assert np.array_equal(blocked_edges("cross-frame@3", roles), three)
+
+
+def test_pairs_and_distances_each_make_up_the_cross_frame_edges(tiny_inputs):
+    sets = frame_edge_sets(8)
+    blocked = {name: blocked_edges(name, tiny_inputs.roles) for name in sets}
+    whole = blocked_edges("cross-frame", tiny_inputs.roles)
+    for kind in ("->", "@"):
+        assert np.array_equal(sum(b.astype(int) for name, b in blocked.items() if kind in name), whole)
+    assert sets["frame 2->frame 5"] == (5, 2, 3) and sets["cross-frame@7"] == (0, 0, 7) and len(sets) == 28 + 7
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("frame 2->frame 9", "needs 9 frames; the clip has 8"),
+        ("cross-frame@8", "needs 9 frames; the clip has 8"),
+        ("frame 5->frame 2", "holds no edge: frame 2 cannot read a later frame"),
+        ("frame 0->last", "unknown edge set 'frame 0->last'"),
+        ("cross-frame@0", "unknown edge set 'cross-frame@0'"),
+        ("frame 2", "frame 2->frame 5"),
+        ("frame 2->frame 5->last", "cross-frame@3"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused(tiny_inputs, name, said):
+    with pytest.raises(StudyError, match=said):
+        blocked_edges(name, tiny_inputs.roles)
 
 
 @pytest.mark.parametrize("name", ["video->answer", "crossframe", "video", "last->", ""])
@@ -75,3 +110,10 @@ def test_unknown_style_is_refused():
 
 def test_default_window_keeps_the_share_of_depth():
     assert [default_window(n) for n in (1, 4, 12, 28, 32, 40)] == [1, 1, 3, 7, 9, 11]
+
+
+def test_window_sizes_keep_the_shares_of_depth_of_the_paper():
+    assert [window_sizes(n) for n in (1, 12, 28, 32, 40)] == [
+        (1,), (1, 3, 5), (1, 5, 7, 11), (1, 5, 9, 13), (1, 7, 11, 17),
+    ]  # fmt: skip
+    assert all(default_window(n) in window_sizes(n) and max(window_sizes(n)) <= n for n in range(1, 100))

@@ -1,16 +1,21 @@
 """The exact engine gives the full engine's numbers, and computes less."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from analysis_lib import exact
+from analysis_lib import exact, hooks, passes
 from analysis_lib.edges import EDGE_SETS, Window, blocked_edges, windows
 from analysis_lib.engine import Condition, knockout_logits
+from analysis_lib.errors import StudyError
 from analysis_lib.models import decoder_layers, unembed
 from analysis_lib.passes import clean_pass
+from analysis_lib.torchvision_ops import ensure_torchvision
+
+HEADS = range(1, 5)  # query heads of the tiny checkpoint
 
 
 def sweep(inputs, names=EDGE_SETS, k=3, style="center"):
@@ -46,6 +51,88 @@ def test_any_mask_is_allowed(tiny_vlm, tiny_inputs):
     ours, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions)
     full, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
     assert torch.allclose(ours, full, atol=1e-4)
+
+
+def single_heads(inputs, names=("video->last", "true_option->last", "last->last")):
+    """Each edge set in each head of each layer; the tiny model has 4 query heads."""
+    blocked = {name: blocked_edges(name, inputs.roles) for name in names}
+    return [
+        Condition(name, window, blocked[name], (head,)) for name in names for window in windows(12, 1) for head in HEADS
+    ]
+
+
+def test_exact_equals_full_for_single_heads(tiny_vlm, tiny_inputs):
+    conditions = single_heads(tiny_inputs)
+    ours, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions)
+    full, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
+    assert (ours.softmax(-1) - full.softmax(-1)).abs().max() < 5e-6
+    assert torch.allclose(ours, full, atol=1e-4)
+    clean = clean_pass(tiny_vlm, tiny_inputs).logits
+    felt = (full - clean).abs().amax(1).reshape(-1, len(HEADS))
+    assert (felt > 1e-3).all(1).any()  # in some layer every head matters, each by its own amount
+    assert (felt.diff(dim=1).abs() > 1e-3).any(0).all()
+    assert receipt.max_blocked_weight == 0 and receipt.other_heads_difference == 0
+
+
+def test_all_heads_named_are_all_heads(tiny_vlm, tiny_inputs):
+    blocked = blocked_edges("video->last", tiny_inputs.roles)
+    window = Window(4, 3, 5, (3, 4, 5))
+    some = [Condition("x", window, blocked, heads) for heads in ((), tuple(HEADS), (1, 3))]
+    for mode in ("exact", "full"):
+        plain, named, part = knockout_logits(tiny_vlm, tiny_inputs, some, mode=mode)[0]
+        assert torch.allclose(plain, named, atol=1e-5) and (plain - part).abs().max() > 1e-3
+
+
+def test_heads_may_cut_rows_before_the_last(tiny_vlm, tiny_inputs):
+    blocked = blocked_edges("video->question", tiny_inputs.roles)
+    conditions = [Condition("x", window, blocked, (2,)) for window in windows(12, 3)]
+    ours, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions)
+    full, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
+    assert torch.allclose(ours, full, atol=1e-4)
+
+
+@torch.no_grad()
+def test_heads_are_query_heads_where_keys_are_shared():
+    """Four query heads share two key heads; cutting one leaves its partner alone, in both modes."""
+    ensure_torchvision()
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 40}
+    config = LlamaConfig(num_attention_heads=4, num_key_value_heads=2, **sizes)
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    vlm, n = SimpleNamespace(hf=hf), 10
+    inputs = SimpleNamespace(calls=None, embeds=torch.randn(1, n, 32), n=n, decoder_kwargs={})
+    blocked = torch.zeros(4, 4, 1, n, dtype=torch.bool)  # condition i cuts head i
+    blocked[range(4), range(4), 0, 2:6] = True
+    ours, fired, sent = exact.staggered(vlm, exact.record(vlm, inputs), n - 1, [(1,)] * 4, range(4), blocked)
+    whole = torch.zeros(4, 4, n, n, dtype=torch.bool)
+    whole[:, :, -1:] = blocked
+    seen = []
+    with hooks.measured_attention(vlm, seen.append):
+        full, _ = passes.masked_logits(vlm, inputs, {1: whole})
+    assert torch.allclose(ours, full, atol=1e-5) and fired == sent == 2
+    row = seen[0].weights[:, :, -1, 2:6].amax(-1)  # (conditions, heads)
+    assert (row[~torch.eye(4, dtype=torch.bool)] > 0).all() and row.diagonal().abs().max() == 0
+
+
+def test_heads_that_the_model_lacks_are_refused(tiny_vlm, tiny_inputs):
+    blocked = blocked_edges("video->last", tiny_inputs.roles)
+    with pytest.raises(StudyError, match=f"model of {len(HEADS)} heads"):
+        knockout_logits(tiny_vlm, tiny_inputs, [Condition("x", Window(1, 1, 1, (1,)), blocked, (len(HEADS) + 1,))])
+
+
+def test_a_cut_that_reaches_other_heads_fails_the_receipt(tiny_vlm, tiny_inputs, monkeypatch):
+    """A hook that cuts whole layers instead of one head is found out."""
+    condition = single_heads(tiny_inputs, ("video->last",))[5 * len(HEADS)]
+    real = passes.attention_mask_hooks
+
+    def any_head(masks):
+        return {layer: mask.any(1, keepdim=True) for layer, mask in masks.items()}
+
+    monkeypatch.setattr(passes, "attention_mask_hooks", lambda vlm, masks: real(vlm, any_head(masks)))
+    with pytest.raises(StudyError, match="in heads left alone"):
+        knockout_logits(tiny_vlm, tiny_inputs, [condition], mode="full")
 
 
 def test_nothing_cut_gives_the_clean_logits(tiny_vlm, tiny_inputs):
@@ -84,8 +171,9 @@ def computed(tiny_vlm):
 def run_exact(vlm, inputs, computed, edge_set, layers):
     blocked, calls = blocked_edges(edge_set, inputs.roles), exact.record(vlm, inputs)
     computed.clear()
-    table = torch.from_numpy(blocked)[None]
-    return exact.staggered(vlm, calls, exact.first_row(blocked), layers, [0] * len(layers), table)
+    row = exact.first_row(blocked)
+    cut = torch.from_numpy(np.stack([blocked[row:]] * len(layers)))[:, None]
+    return exact.staggered(vlm, calls, row, layers, [edge_set] * len(layers), cut)
 
 
 def test_only_changed_rows_and_layers_are_computed(tiny_vlm, tiny_inputs, computed):

@@ -207,7 +207,7 @@ def test_more_samples_edges_and_measures_compute_only_what_is_missing(root, full
     measured.clear()
     grown = sweep(root, tmp_path)
     todo = dict(measured)
-    assert len(todo) == 4 and todo[min(first)].edges == EDGES[1:] and todo[min(first)].frames_sha256
+    assert len(todo) == 4 and todo[min(first)].edges == {"knockout": EDGES[1:]} and todo[min(first)].frames_sha256
     assert todo[min(first)].measures == {"emergence", "lens", "pathway"}
     pd.testing.assert_frame_equal(grown.knockout, full.knockout, rtol=1e-3, atol=1e-3)
     pd.testing.assert_frame_equal(grown.baseline, full.baseline)
@@ -241,10 +241,79 @@ def test_controls_answer_without_evidence_in_time(root, copy):
     assert (wide.nunique(axis=1) == 3).all()
 
 
+def test_maps_hold_every_pair_head_and_width(root, copy):
+    found = sweep(root, copy, samples=1, measure=("pairs", "heads", "widths"))
+    assert len(found.baseline) == 2 and found.knockout.empty
+    pairs = found.pairs.groupby("sample_id")["edge_set"].nunique()
+    assert (
+        set(pairs) == {28 + 7} and (found.pairs["first_layer"] == 1).all() and (found.pairs["last_layer"] == 12).all()
+    )
+    assert (found.pairs["distance"] == found.pairs["query_frame"] - found.pairs["key_frame"])[
+        found.pairs["query_frame"] > 0
+    ].all()
+    assert set(found.heads["edge_set"]) == {"video->last"}  # of the two sets, the one into the last token
+    assert len(found.heads.drop_duplicates(["layer", "head"])) == 12 * 4 and len(found.heads) == 2 * 12 * 4
+    assert found.widths.groupby(["sample_id", "edge_set", "window"]).size().to_dict() == {
+        (name, edges, size): 12 for name in found.baseline["sample_id"] for edges in EDGES for size in (1, 3, 5)
+    }
+    for table in ("pairs", "heads", "widths"):
+        rows = getattr(found, table)
+        assert (rows["relative_change"].abs() > 1e-6).mean() > 0.9  # a cut that does nothing would be 0
+        assert found.manifest["receipts"][table]["max_blocked_weight"] == 0
+    assert found.manifest["receipts"]["heads"]["other_heads_difference"] == 0
+
+
+def test_widths_agree_with_the_knockouts_of_that_window(full, root, copy):
+    found = sweep(root, copy, measure="widths")
+    same = found.widths[found.widths["window"] == 3].merge(full.knockout, on=["sample_id", "edge_set", "layer"])
+    assert len(same) == len(full.knockout) and np.allclose(same["p_knock_x"], same["p_knock_y"], atol=1e-6)
+    assert (same["first_layer_x"] == same["first_layer_y"]).all()
+
+
+def test_maps_grow_by_what_is_missing_and_redraw_without_a_model(root, copy, measured, monkeypatch):
+    into_last = ("true_option->last", "question->last")
+    sweep(root, copy, samples=1, edges=into_last[:1], measure="heads")
+    first = {name for name, _ in measured}
+    measured.clear()
+    grown = sweep(root, copy, edges=into_last, measure=("heads", "pairs"))
+    assert dict(measured)[min(first)].edges == {"heads": into_last[1:]}
+    assert dict(measured)[min(first)].measures == {"pairs"} and len(measured) == 4
+    stored = files(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_load", lambda *_: pytest.fail("a model was loaded"))
+        again = sweep(root, copy, edges=into_last, measure=("heads", "pairs"), compute=False)
+        with pytest.raises(StudyError, match="measure them: python -m analysis_lib sweep"):
+            sweep(root, copy, edges="video->last", measure="heads", compute=False)
+    pd.testing.assert_frame_equal(again.heads, grown.heads)
+    pd.testing.assert_frame_equal(again.pairs, grown.pairs)
+    assert files(copy) == stored
+
+
+def test_maps_are_the_same_bytes_twice(root, tmp_path):
+    for name in ("a", "b"):
+        sweep(root, tmp_path / name, samples=1, measure=("pairs", "heads", "widths"))
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
 def test_another_keep_reads_the_same_folder_and_returns_its_own_samples(root, copy, full):
     found = sweep(root, copy, keep="correct")  # the random model is never right
     assert len(found.baseline) == len(full.baseline) and found.knockout.empty
     assert files(copy) == files(full.dir)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"measure": "heads", "edges": "cross-frame"}, "heads are measured on edges into the last token; none of"),
+        ({"measure": "widths", "edges": ""}, "no edge set is named"),
+        ({"measure": "pair"}, "unknown measure 'pair'; known: .*pairs, heads"),
+        ({"edges": "frame 5->frame 2"}, "holds no edge"),
+    ],
+)
+def test_cuts_that_cannot_be_made_are_refused_before_a_model_loads(root, tmp_path, monkeypatch, asked, said):
+    monkeypatch.setattr(study, "_load", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(StudyError, match=said):
+        sweep(root, tmp_path, **asked)
 
 
 # ---- not mixing ----

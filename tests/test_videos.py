@@ -137,3 +137,16 @@ def test_folder_with_a_damaged_picture_or_none(tmp_path):
 def test_line_names_the_file(tmp_path):
     with pytest.raises(SampleError, match="a clip.mp4"):
         load_clip(tmp_path / "a clip.mp4", 8)
+
+
+@pytest.mark.parametrize(("first", "expected"), [(1, (2, 3, 4, 5)), (0, (3, 4, 5, 6))])
+def test_seconds_of_a_folder_of_frames_count_from_the_first_number(tmp_path, first, expected):
+    for number, picture in enumerate(pictures(12), first):
+        Image.fromarray(picture).save(tmp_path / f"{number:05d}.jpg")
+    assert load_clip(tmp_path, 4, start=1, end=2).indices == expected  # three pictures a second
+
+
+def test_git_lfs_pointer(tmp_path):
+    (tmp_path / "a.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(SampleError, match="run `git lfs pull`"):
+        load_clip(tmp_path / "a.mp4", 8)
