@@ -36,7 +36,7 @@ def prepare(vlm: VideoLLM, folder: Path) -> None:
     from transformers import AutoProcessor
 
     try:
-        vlm.processor = AutoProcessor.from_pretrained(folder)
+        vlm.processor = _with_tokenizer(AutoProcessor.from_pretrained(folder), vlm.tokenizer)
         user = [{"type": "video"}, {"type": "text", "text": CONTENT}]
         conversation = [{"role": "user", "content": user}]
         vlm.template = vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
@@ -45,6 +45,16 @@ def prepare(vlm: VideoLLM, folder: Path) -> None:
         raise StudyError(f"{folder}: the processor or its chat template cannot be used ({reason})") from error
     if not isinstance(getattr(vlm.processor, "video_token", None), str):
         raise StudyError(f"{folder}: {type(vlm.processor).__name__} takes no videos")
+
+
+def _with_tokenizer(processor: Any, tokenizer: Any) -> Any:
+    """The processor with the tokenizer as saved; its own may have been rebuilt from a class name, with other ids."""
+    processor.tokenizer = tokenizer
+    for name in [name for name in vars(processor) if name.endswith("_token_id")]:
+        token = getattr(processor, name.removesuffix("_id"), None)
+        if isinstance(token, str):
+            setattr(processor, name, tokenizer.convert_tokens_to_ids(token))
+    return processor
 
 
 def verify(vlm: VideoLLM) -> None:
