@@ -1,26 +1,18 @@
 """Figures of single numbers: accuracies, keywords, pathways and verdicts. Style and colours are those of `plots.py`."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.pyplot import Axes, Figure
 
 from analysis_lib import claims, stats
 from analysis_lib.edges import ROUTES
-from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis, task_name
+from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis
 
-CONDITIONS = {
-    "all frames in order": GREEN,
-    "shuffled frames": "#8FB98B",
-    "single frame": "#B9C7D4",
-    "text only": "#D9D9D9",
-}
+CONDITIONS = {  # condition: colour
+    "all frames in order": GREEN, "shuffled frames": "#8FB98B", "single frame": "#B9C7D4", "text only": "#D9D9D9",
+}  # fmt: skip
 PATHWAYS = {  # pathway: words for the reader, colour
     "full": ("full attention", GREY),
     "effective": ("effective pathway", GREEN),
@@ -63,8 +55,8 @@ def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
         y = places - 0.4 + 0.8 / len(names) * (i + 0.5)
         ax.errorbar(part["mean"], y, xerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.9)
     ax.vlines(chance, places - 0.42, places + 0.42, color="black", lw=1.6, label="chance")
-    ax.set(xlim=(0, 100), xlabel="right answers (%), 95 % interval over videos", ylabel="", yticks=places)
-    ax.set_yticklabels([task_name(task) for task in tasks])
+    ax.set(xlim=(0, 100), xlabel="right answers (%), 95 % interval over videos", ylabel="")
+    ax.set_yticks(places, [task.replace("_", " ").capitalize() for task in tasks])
     handles, labels = ax.get_legend_handles_labels()
     ax.get_legend().remove()
     headline(fig, title, handles, labels=labels, ncols=5, handlelength=1.4, columnspacing=1.2)
@@ -73,22 +65,20 @@ def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
 
 
 def keyword_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Hits per question and layer for both kinds of keywords, with intervals, and `share`: the part of a kind's hits
-    in this layer.
-    """
+    """Hits per question, kind of keyword and layer, with intervals; `share`: the part of a kind's hits in the layer."""
     rows = lens[lens["kind"].isin(["spatial", "temporal"])]
     hits = rows.groupby(["task", "sample_id", "kind", "layer"], as_index=False)["count"].sum()
     table = stats.mean_interval(stats.attach(hits, baseline), "count", ["kind", "layer"])
     return table.assign(share=table["mean"] / table.groupby("kind")["mean"].transform("sum"))
 
 
-def word_table(lens: pd.DataFrame, baseline: pd.DataFrame, *, most: int = 20) -> pd.DataFrame:
-    """Share of each keyword's hits per layer for the `most` frequent words; `place` orders them by depth."""
+def word_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """Share of each keyword's hits per layer for the 20 most frequent words; `place` orders them by depth."""
     table = stats.attach(lens, baseline).groupby(["kind", "keyword", "layer"], as_index=False)["count"].sum()
     table["hits"] = table.groupby("keyword")["count"].transform("sum")
     table = table[table["hits"] > 0].assign(share=lambda rows: rows["count"] / rows["hits"])
     words = table.assign(depth=table["share"] * table["layer"]).groupby("keyword")
-    words = words.agg(hits=("hits", "first"), depth=("depth", "sum")).nlargest(most, "hits")
+    words = words.agg(hits=("hits", "first"), depth=("depth", "sum")).nlargest(20, "hits")
     places = {word: place for place, word in enumerate(words["depth"].sort_values().index)}
     return table.assign(place=table["keyword"].map(places)).dropna().sort_values(["place", "layer"])
 
@@ -101,8 +91,9 @@ def keyword_figure(kinds: pd.DataFrame, words: pd.DataFrame, title: str) -> Figu
     sns.barplot(kinds, x="layer", y="mean", hue="kind", palette=palette, errorbar=None, ax=left, saturation=1)
     for kind, shift in (("spatial", -0.2), ("temporal", 0.2)):
         part = kinds[kinds["kind"] == kind]
-        x = np.arange(len(part)) + shift
-        left.errorbar(x, part["mean"], yerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.8)
+        left.errorbar(
+            np.arange(len(part)) + shift, part["mean"], yerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.8
+        )
     for bar in left.containers[1]:
         bar.set_hatch("////")
     left.set(xlabel="layer", ylabel="video tokens that show a keyword, per question")
@@ -125,8 +116,8 @@ def _word_grid(ax: Axes, words: pd.DataFrame) -> None:
     bar = {"label": "share of the word's hits"}
     sns.heatmap(grid, cmap="Greys", ax=ax, cbar_kws=bar, linewidths=0.3, yticklabels=False)
     names = words.drop_duplicates("place").set_index("place")
-    ax.set(xlabel="layer", ylabel="", yticks=np.arange(len(names)) + 0.5)
-    ax.set_yticklabels(names["keyword"], rotation=0, fontsize=7.5)
+    ax.set(xlabel="layer", ylabel="")
+    ax.set_yticks(np.arange(len(names)) + 0.5, names["keyword"], rotation=0, fontsize=7.5)
     for label, kind in zip(ax.get_yticklabels(), names["kind"], strict=True):
         temporal = kind == "temporal"
         label.set(fontweight="bold" if temporal else "normal", color="#35618F" if temporal else "#555555")
@@ -141,9 +132,8 @@ def pathway_table(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame
 
 def pathway_figure(table: pd.DataFrame, chance: float, title: str) -> Figure:
     """Accuracy of each pathway (mean of tasks, dots: single tasks) beside the share of edges it keeps."""
-    tasks, means = table[table["task"] != stats.MEAN_OF_TASKS], stats.overall(table)
-    order = sorted(set(table["pathway"]), key=[*PATHWAYS].index)
-    means = means.set_index("pathway").loc[order].reset_index()
+    tasks, order = table[table["task"] != stats.MEAN_OF_TASKS], sorted(set(table["pathway"]), key=[*PATHWAYS].index)
+    means = stats.overall(table).set_index("pathway").loc[order].reset_index()
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 0.42 * len(order) + 1.2), width_ratios=[2.2, 1], sharey=True)
     options = {
         "y": "pathway", "order": order, "hue": "pathway", "palette": [PATHWAYS[name][1] for name in order],
@@ -158,16 +148,15 @@ def pathway_figure(table: pd.DataFrame, chance: float, title: str) -> Figure:
     sns.barplot(means, x="edges_kept", ax=right, **options)
     for y, kept in enumerate(means["edges_kept"]):
         right.text(kept + 2, y, f"{kept:.0f} %", va="center", fontsize=8)
-    asked = f"right answers (%), n = {means['n_samples'].max()}"
-    left.set(xlim=(0, 100), xlabel=asked, ylabel="", yticks=range(len(order)))
-    left.set_yticklabels([PATHWAYS[name][0] for name in order])
+    left.set(xlim=(0, 100), xlabel=f"right answers (%), n = {means['n_samples'].max()}", ylabel="")
+    left.set_yticks(range(len(order)), [PATHWAYS[name][0] for name in order])
     right.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel="edges kept (%)", ylabel="")
     headline(fig, title)
     sns.despine(fig=fig)
     return fig
 
 
-def range_table(ranges: Mapping[str, Mapping[str, tuple[int, int]]]) -> pd.DataFrame:
+def range_table(ranges: dict[str, dict[str, tuple[int, int]]]) -> pd.DataFrame:
     """Open layers per rule and route, one row each; a route that a rule closes everywhere has no layers."""
     rows = [(rule, route, *spans.get(name, (np.nan, np.nan)))
             for rule, spans in ranges.items() for name, route in ROUTES.items()]  # fmt: skip
@@ -183,8 +172,8 @@ def range_figure(table: pd.DataFrame, n_layers: int, title: str) -> Figure:
             ax.barh(y, row.last - row.first + 1, left=row.first - 0.5, color=STYLE[row.edge_set][0], height=0.62)
             text = f"layers {row.first:.0f} to {row.last:.0f}"
         ax.text(n_layers + 0.7, y, text, va="center", fontsize=8)
-    ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="layer", yticks=range(len(table)))
-    ax.set_yticklabels(table["rule"] + ": " + table["edge_set"].str.replace("->", " → "))
+    ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="layer")
+    ax.set_yticks(range(len(table)), table["rule"] + ": " + table["edge_set"].str.replace("->", " → "))
     headline(fig, title)
     layer_axis(ax, n_layers)
     return fig

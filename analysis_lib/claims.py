@@ -1,22 +1,11 @@
 """What a claim is: an effect, an interval over videos, and the verdict that follows from them alone.
 
 A finding of the paper becomes a number that can come out the other way, oriented so that larger supports the finding.
-It is compared with a threshold that was fixed from the paper's text and tables, before any result of this study was
-seen:
-
-* a drop of the answer's probability counts from `SMALLEST` = 2 % on: the curves that the paper calls flat stay within
-  2 %;
-* an order in depth counts from `ORDER` = 5 % of the depth on, a quarter of the smallest distance in table E(b) (13B,
-  19 %);
-* accuracy is "kept" if the loss is below `LOSS` = 5 points: the paper's pathways lose at most 1.
-
-The 95 % interval entirely above the threshold is "reproduced", entirely below is "not reproduced"; anything else is
-"undecided", with the number of videos that would decide. Layers are 1-based and enter as share of the depth: the
-window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same. The findings themselves are in
-`findings.py`.
+It is compared with a threshold that was fixed from the paper before any result of this study was seen. The 95 %
+interval entirely above the threshold is "reproduced", entirely below is "not reproduced"; anything else is "undecided",
+with the number of videos that would decide. Layers are 1-based and enter as share of the depth: the window centred at
+layer l of L sits at (l - 0.5)/L. Tasks weigh the same. The findings themselves are in `findings.py`.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,7 +18,9 @@ from analysis_lib import stats
 from analysis_lib.edges import ROUTES
 from analysis_lib.errors import StudyError
 
-SMALLEST, ORDER, LOSS = 2.0, 0.05, 5.0
+SMALLEST = 2.0  # % of the answer's probability: the curves that the paper calls flat stay within it
+ORDER = 0.05  # of the depth: a quarter of the smallest distance in table E(b) (13B, 19 %)
+LOSS = 5.0  # points of accuracy: the paper's pathways lose at most 1
 FEWEST = 10  # videos; a bootstrap over fewer says little
 
 
@@ -82,14 +73,12 @@ def decide(
     name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, *, threshold: float, unit: str, because: str,
     span: float = 0,
 ) -> Claim:  # fmt: skip
-    """The verdict on replicates (row 0 the estimate) of an effect that was measured on `rows`.
-
-    `span` is the length of the scale for effects that may show no spread at all (see `stats.interval`). An effect
-    that does not exist (NaN: nothing to locate) is not reproduced.
+    """The verdict on replicates (row 0 the estimate) of an effect measured on `rows`. `span` is the length of the scale
+    of effects that may show no spread (`stats.interval`). An effect that does not exist (NaN) is not reproduced.
     """
     n, n_videos = len(rows[["task", "sample_id"]].drop_duplicates()), rows["video"].nunique()
     if np.isnan(reps.iloc[0]):
-        found, verdict, why, p = stats.Interval(np.nan, np.nan, np.nan), "not reproduced", "", 1.0
+        found, verdict, why, p = (np.nan, np.nan, np.nan), "not reproduced", "", 1.0
     else:
         found, p = stats.interval(reps, n=n_videos, span=span), stats.p_above(reps, threshold)
         verdict, why = _verdict(found, threshold, n_videos)
@@ -100,9 +89,9 @@ def _verdict(found: stats.Interval, threshold: float, n_videos: int) -> tuple[st
     """Verdict and, where it is not a plain yes, the reason."""
     if n_videos < FEWEST:
         return "undecided", f"An interval needs at least {FEWEST} videos."
-    if found.low > threshold:
+    if found[1] > threshold:
         return "reproduced", ""
-    if found.high < threshold:
+    if found[2] < threshold:
         return "not reproduced", "The whole interval lies below the threshold."
     needed = stats.n_to_decide(found, threshold, n_videos)
     return "undecided", f"About {needed:,} videos would decide." if needed else "The effect lies on the threshold."
@@ -137,9 +126,8 @@ def by_task(claim: Callable[..., Claim], *tables: pd.DataFrame) -> pd.DataFrame:
 
 
 def drops(knockout: pd.DataFrame, baseline: pd.DataFrame, *edge_sets: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Replicates of the mean drop of the answer's probability in % per (edge_set, layer), and the rows they come from.
-
-    Drops are positive when the answer suffers. Only correctly answered samples enter.
+    """Replicates of the mean drop of the answer's probability in % per (edge_set, layer) on correctly answered samples,
+    and the rows they come from. Drops are positive when the answer suffers.
     """
     rows = stats.attach(knockout[knockout["edge_set"].isin(edge_sets)], baseline)
     absent = ", ".join(sorted(set(edge_sets) - set(rows["edge_set"])))
@@ -161,10 +149,7 @@ def band(curve: pd.DataFrame, low: float, high: float, *, inside: bool = True) -
 
 
 def centre(curve: pd.DataFrame) -> pd.Series:
-    """Where in depth a drop sits: mean depth weighted with the drop, rises counting as zero.
-
-    NaN where the largest drop is below `SMALLEST`: what does not happen has no place.
-    """
+    """Mean depth of a drop, weighted with it; NaN if it stays below `SMALLEST`: what does not happen has no place."""
     weight = curve.clip(lower=0.0)
     place = (weight * _depth(curve)).sum(axis=1) / weight.sum(axis=1).where(lambda w: w > 0)
     return place if weight.iloc[0].max() >= SMALLEST else place * np.nan
@@ -182,18 +167,6 @@ def crossing(curve: pd.DataFrame) -> pd.Series:
     return pd.Series(at / layers.max(), index=curve.index)
 
 
-def answer_curve(emergence: pd.DataFrame, baseline: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Replicates of the true option's mean probability per layer, and the rows they come from."""
-    rows = stats.attach(emergence[emergence["is_answer"].astype(bool) & emergence["normed"]], baseline)
-    return stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])), rows
-
-
-def pathway_accuracy(pathway: pd.DataFrame, baseline: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Replicates of the accuracy in % with full attention ("full") and each pathway, and the rows they come from."""
-    rows = pathway_answers(pathway, baseline)
-    return 100 * stats.across_tasks(stats.replicates(rows, "correct", ["pathway", "task"])), rows
-
-
 def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """`task, sample_id, video, pathway, correct` of the baseline's samples; the untouched model is pathway "full"."""
     samples = ["task", "sample_id"]
@@ -204,9 +177,8 @@ def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFra
 def effective_ranges(knockout: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """First and last open layer (1-based) of each route by the paper's rule: bins of layers with a mean drop above 5 %.
 
-    Bins are 5 of 32 layers wide, or the same share of the depth. The paper takes Action Antonym alone; here all tasks
-    of `baseline` weigh the same. The range runs from the first to the last such bin. A route without one keeps its
-    strongest bin, so that video can still reach the answer.
+    Bins are 5 of 32 layers wide, or the same share of a small depth. The range runs from the first to the last such
+    bin; a route without one keeps its strongest. The paper takes Action Antonym alone; here tasks weigh the same.
     """
     curves, _ = drops(knockout, baseline, *ROUTES.values())
     n_layers = int(knockout["layer"].max())
@@ -217,8 +189,3 @@ def effective_ranges(knockout: pd.DataFrame, baseline: pd.DataFrame) -> dict[str
         kept = bins.index[bins > 5] if (bins > 5).any() else [bins.idxmax()]
         ranges[name] = (kept[0] * size + 1, min((kept[-1] + 1) * size, n_layers))
     return ranges
-
-
-def ranges_name(ranges: dict[str, tuple[int, int]]) -> str:
-    """How the pathway table names these ranges."""
-    return " ".join(f"{route} {first}-{last}" for route, (first, last) in sorted(ranges.items()))

@@ -8,8 +8,6 @@ half. The paper's own table E(b), put through the same functions, comes out as r
 (`tests/test_findings.py`).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -29,25 +27,18 @@ def _share(reps: pd.Series) -> str:
 
 @finding("above chance", "The model answers above chance", LOSS, POINTS)
 def above_chance(baseline: pd.DataFrame) -> Effect:
-    """The model can do the tasks. Effect: accuracy minus chance, in points.
-
-    Falsified at chance: then there is no flow to map.
-    """
+    """The model can do the tasks. Effect: accuracy minus chance. Falsified at chance: then there is no flow to map."""
     rows = baseline.assign(chance=100 / baseline["options"].map(len), accuracy=100.0 * baseline["correct"].astype(bool))
-    means = (stats.across_tasks(stats.replicates(rows, value, ["task"]))["mean"] for value in ("chance", "accuracy"))
-    chance, accuracy = means
+    chance, accuracy = (stats.across_tasks(stats.replicates(rows, v, ["task"]))["mean"] for v in ("chance", "accuracy"))
     return accuracy - chance, rows, f"Accuracy {accuracy[0]:.1f} %, chance {chance[0]:.1f} %."
 
 
 @finding("time decides", "The answers need the order of the frames", LOSS, POINTS)
 def temporal_evidence(controls: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Answers rest on the order of frames.
-
-    Effect: accuracy minus that of the best control (no video, one frame, shuffled frames). Falsified if some control
-    keeps the accuracy: then the questions can be answered without time.
+    """Answers rest on the order of frames. Effect: accuracy minus that of the best control (no video, one frame,
+    shuffled frames). Falsified if some control keeps the accuracy: then questions can be answered without time.
     """
-    full = baseline.assign(control="full")[["task", "sample_id", "video", "correct", "control"]]
-    rows = pd.concat([controls.merge(full[["task", "sample_id"]]), full])
+    rows = pd.concat([baseline.assign(control="full"), controls.merge(baseline[["task", "sample_id"]])])
     reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["control", "task"]))
     full, others = reps["full"], reps.drop(columns="full")
     best = others.iloc[0].idxmax()
@@ -57,10 +48,9 @@ def temporal_evidence(controls: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
 
 @finding("cross-frame early", "Frames exchange information in the first half of the layers", SMALLEST, POINTS)
 def cross_frame_early(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Temporal reasoning starts with cross-frame interaction in early-to-middle layers (figure 2).
-
-    Effect: mean drop with windows in the first half of the layers minus mean drop in the second half. Falsified if
-    cutting cross-frame attention hurts late as much as early, or nowhere.
+    """Temporal reasoning starts with cross-frame interaction in early-to-middle layers (figure 2). Effect: mean drop
+    with windows in the first half of the layers minus that in the second. Falsified if cutting cross-frame attention
+    hurts late as much as early, or nowhere.
     """
     curves, rows = drops(knockout, baseline, "cross-frame")
     early, late = band(curves["cross-frame"], 0, 0.5), band(curves["cross-frame"], 0.5, 1)
@@ -70,29 +60,26 @@ def cross_frame_early(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
 
 @finding("video training", "Video training adds the exchange between frames", SMALLEST, POINTS)
 def video_training(knockout: pd.DataFrame, image_knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Video tuning brings the cross-frame interaction; the image-only base lacks it (figure 2).
-
-    Effect: mean drop in the first half of the layers, video model minus image model, on the same samples (those that
-    the video model answers correctly; each model's own answer). Falsified if the image model depends on the other
-    frames as much.
+    """Video tuning brings the cross-frame interaction; the image-only base lacks it (figure 2). Effect: mean drop in
+    the first half of the layers, video model minus image model, on the same samples (those that the video model answers
+    correctly; each model's own answer). Falsified if the image model depends on the other frames as much.
     """
-    tables = (table[table["edge_set"] == "cross-frame"] for table in (image_knockout, knockout))
-    rows = stats.attach(stats.pair(*tables, "relative_change", ["task", "sample_id", "layer"]), baseline)
-    added, image, video = (  # as drops: the first table is the image model's
-        band(stats.across_tasks(stats.replicates(rows, value, ["task", "layer"])), 0, 0.5)
-        for value in ("difference", "first", "second")
-    )
-    return added, rows, f"Mean drop {-video[0]:.1f} % in the video model, {-image[0]:.1f} % in the image model."
+    changes = {
+        model: table[table["edge_set"] == "cross-frame"].set_index(["task", "sample_id", "layer"])["relative_change"]
+        for model, table in {"image": image_knockout, "video_model": knockout}.items()
+    }
+    rows = stats.attach(pd.concat(changes, axis=1, join="inner").reset_index(), baseline)
+    means = (stats.across_tasks(stats.replicates(rows, model, ["task", "layer"])) for model in changes)
+    image, video = (-band(curve, 0, 0.5) for curve in means)
+    return video - image, rows, f"Mean drop {video[0]:.1f} % in the video model, {image[0]:.1f} % in the image model."
 
 
 @finding("first half decides", "Without cross-frame attention in the first half of the layers answers are lost",
          LOSS, POINTS, span=100)  # fmt: skip
 def early_half_accuracy(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
     """Cross-frame attention off in the first half of the layers costs answers, off in the second it does not (tables
-    2 and B).
-
-    `first` holds knockouts from layer 1 upwards, `second` to the last layer; the rows that cut exactly half are used.
-    Effect: lost answers in points, first half minus second. Falsified if both halves cost the same.
+    2 and B). `first` holds knockouts from layer 1 upwards, `second` to the last layer; the rows that cut exactly half
+    are used. Effect: lost answers, first half minus second. Falsified if both halves cost the same.
     """
     n_layers = int(second["last_layer"].max())
     spans = {"first": (first, 1, n_layers // 2), "second": (second, n_layers // 2 + 1, n_layers)}
@@ -110,10 +97,8 @@ def early_half_accuracy(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.
 
 @finding("integration in the middle", "Video meets the question in the middle layers", SMALLEST, POINTS)
 def integration_in_the_middle(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Video meets language in the middle layers (figure 3).
-
-    Effect: mean drop when video->question is cut with windows in the middle half of the depth minus the mean drop
-    elsewhere. Falsified if the cut hurts as much in the first and last quarter.
+    """Video meets language in the middle layers (figure 3). Effect: mean drop when video->question is cut with windows
+    in the middle half of the depth minus that elsewhere. Falsified if the first and last quarter matter as much.
     """
     curves, rows = drops(knockout, baseline, "video->question")
     middle, rest = (band(curves["video->question"], 0.25, 0.75, inside=inside) for inside in (True, False))
@@ -123,10 +108,9 @@ def integration_in_the_middle(knockout: pd.DataFrame, baseline: pd.DataFrame) ->
 @finding("integration before answer", "The question takes in the video before the last token reads the question",
          ORDER, OF_DEPTH)  # fmt: skip
 def integration_before_answer(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Video reaches the question before the question reaches the last token (figure 3).
-
-    Effect: depth of the question->last drop minus depth of the video->question drop, each weighted with the drop.
-    Falsified if both sit at the same depth, or if one of the two routes carries nothing.
+    """Video reaches the question before the question reaches the last token (figure 3). Effect: depth of the
+    question->last drop minus depth of the video->question drop, each weighted with the drop. Falsified if both sit at
+    the same depth, or if one of the two routes carries nothing.
     """
     curves, rows = drops(knockout, baseline, "video->question", "question->last")
     early, late = centre(curves["video->question"]), centre(curves["question->last"])
@@ -135,48 +119,46 @@ def integration_before_answer(knockout: pd.DataFrame, baseline: pd.DataFrame) ->
 
 @finding("temporal words later", "Temporal words come up deeper than spatial words", ORDER, OF_DEPTH)
 def temporal_words_later(lens: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """On video tokens, words for what happens come up deeper than words for what is there (figure 4).
-
-    Effect: mean depth of temporal keywords minus that of spatial keywords, where each hit (a video token whose top
-    word is a keyword) counts once. Falsified if both kinds sit at the same depth, or if one never comes up.
+    """On video tokens, words for what happens come up deeper than words for what is there (figure 4). Effect: mean
+    depth of temporal keywords minus that of spatial keywords, where each hit (a video token whose top word is a
+    keyword) counts once. Falsified if both kinds sit at the same depth, or if one never comes up.
     """
     rows = stats.attach(lens[lens["kind"].isin(["spatial", "temporal"])], baseline)
     rows["depth"] = rows["count"] * (rows["layer"] - 0.5) / lens["layer"].max()
     hits, depth = (stats.replicates(rows, value, ["kind", "task"]) for value in ("count", "depth"))
     place = stats.across_tasks(depth / hits.where(hits > 0)).reindex(columns=["spatial", "temporal"])
-    spatial, temporal = place["spatial"], place["temporal"]
-    because = f"Mean depth {_share(spatial)} for spatial words, {_share(temporal)} for temporal words."
-    return temporal - spatial, rows, because
+    because = (
+        f"Mean depth {_share(place['spatial'])} for spatial words, {_share(place['temporal'])} for temporal words."
+    )
+    return place["temporal"] - place["spatial"], rows, because
 
 
 @finding("answer in the second half", "The answer becomes readable in the second half of the layers", 0.0, OF_DEPTH)
 def answer_in_second_half(emergence: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """The answer is readable from the last token in middle-to-late layers (figure 9).
-
-    Effect: depth at which the true option's probability (final norm and output head on every layer's state) reaches
-    half of its last value, minus 0.5. Falsified if the answer is readable in the first half of the layers.
+    """The answer is readable from the last token in middle-to-late layers (figure 9). Effect: depth at which the true
+    option's probability (final norm and output head on every layer's state) reaches half of its last value, minus 0.5.
+    Falsified if the answer is readable in the first half of the layers.
     """
-    curve, rows = claims.answer_curve(emergence, baseline)
-    at = crossing(curve)
+    rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
+    at = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
     return at - 0.5, rows, f"Half of the last value is reached at {_share(at)} of the depth."
 
 
 @finding("answer after integration", "The answer becomes readable after video and question have met", ORDER, OF_DEPTH)
 def answer_after_integration(emergence: pd.DataFrame, knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Once video and question have met, the answer is ready (figures 3 and 9).
-
-    Effect: depth at which the true option reaches half of its last probability minus the depth of the video->question
-    drop. Both are bootstrapped over the same videos. Falsified if the answer is there before the video is integrated.
+    """Once video and question have met, the answer is ready (figures 3 and 9). Effect: depth at which the true option
+    reaches half of its last probability minus the depth of the video->question drop, bootstrapped over the same videos.
+    Falsified if the answer is there before the video is integrated.
     """
-    curve, rows = claims.answer_curve(emergence, baseline)
-    early, late = centre(drops(knockout, baseline, "video->question")[0]["video->question"]), crossing(curve)
+    rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
+    late = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
+    early = centre(drops(knockout, baseline, "video->question")[0]["video->question"])
     return late - early, rows, f"Integration sits at {_share(early)} of the depth, the answer at {_share(late)}."
 
 
 @finding("true option dominates", "The last token reads the answer from the true option", SMALLEST, POINTS)
 def true_option_dominates(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
     """The last token reads the answer from the true option, not from the question or the false options (figure 7).
-
     Effect: mean drop over all layers when true_option->last is cut, minus the larger of the drops for the other two.
     Falsified if another source carries as much.
     """
@@ -188,13 +170,12 @@ def true_option_dominates(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Eff
 
 
 def pathway_keeps_accuracy(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Claim:
-    """The effective pathway answers as well as full attention (table 3).
-
-    Effect: accuracy with the pathway minus full accuracy, all samples. Non-inferiority: reproduced if a loss of 5
-    points or more is excluded. Falsified if the loss is larger. Undecided if the model is not above chance on these
-    samples, since then there is no accuracy to keep.
+    """The effective pathway answers as well as full attention (table 3). Effect: accuracy with the pathway minus full
+    accuracy, all samples. Non-inferiority: reproduced if a loss of 5 points or more is excluded. Falsified if the loss
+    is larger. Undecided if the model is not above chance on these samples: then there is no accuracy to keep.
     """
-    reps, rows = claims.pathway_accuracy(pathway, baseline)
+    rows = claims.pathway_answers(pathway, baseline)
+    reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["pathway", "task"]))
     because = f"Accuracy {reps['full'][0]:.1f} % with full attention, {reps['effective'][0]:.1f} % with the pathway."
     name, statement = "pathway keeps accuracy", "The effective pathway keeps the accuracy"
     effect = reps["effective"] - reps["full"]
@@ -206,22 +187,19 @@ def pathway_keeps_accuracy(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Cla
 
 @finding("pathway beats random", "Random edges of the same number lose more", SMALLEST, POINTS, span=100)
 def pathway_beats_random(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Random edges, as many as the pathway keeps, do worse (table 3).
-
-    Effect: accuracy with the pathway minus accuracy with random edges. Falsified if chance edges do as well: then the
-    pathway names nothing special.
+    """Random edges, as many as the pathway keeps, do worse (table 3). Effect: accuracy with the pathway minus accuracy
+    with random edges. Falsified if chance edges do as well: then the pathway names nothing special.
     """
-    reps, rows = claims.pathway_accuracy(pathway, baseline)
+    rows = claims.pathway_answers(pathway, baseline)
+    reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["pathway", "task"]))
     because = f"Accuracy {reps['effective'][0]:.1f} % with the pathway, {reps['random'][0]:.1f} % with random edges."
     return reps["effective"] - reps["random"], rows, because
 
 
 @finding("most edges closed", "Most attention edges can be closed", 40.0, "% of the edges")
 def most_edges_closed(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Most attention edges can go (table 3: 42 to 63 % of them do).
-
-    Effect: share of edges that the pathway closes, in %. Counts from 40 % on. Falsified if the pathway has to keep
-    more than 60 %.
+    """Most attention edges can go (table 3: 42 to 63 % of them do). Effect: share of edges that the pathway closes.
+    Falsified if the pathway has to keep more than 60 %.
     """
     rows = stats.attach(pathway[pathway["pathway"] == "effective"], baseline, keep="all")
     rows = rows.assign(closed=100 * (1 - rows["edges_kept"] / rows["edges_total"]))

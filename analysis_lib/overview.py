@@ -4,8 +4,6 @@ A model's results are the folders `<model>/<benchmark>-k<window>-<style>` that t
 not measure is left out, so a finding can be absent, but never guessed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +14,14 @@ from analysis_lib.claims import Claim
 from analysis_lib.errors import StudyError
 from analysis_lib.examples import Example
 from analysis_lib.pictures import ROUTES
+from analysis_lib.request import check_request
 from analysis_lib.tables import read_table
 
 
 def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> dict[str, Path]:
-    """Folder of the centred knockouts of every model measured on the benchmark. StudyError if there is none.
-
-    `window` "auto" takes any window; a model measured with several is listed with the last by name. `out` is the
-    folder below which everything was written, empty for the committed results.
+    """Folder of the centred knockouts of every model measured on the benchmark. StudyError if there is none. `window`
+    "auto" takes any window; a model measured with several is listed with the last by name. `out` is the folder below
+    which everything was written, empty for the committed results.
     """
     root = Path(out) / "results" if out else paths.RESULTS
     name, size = benchmark.partition(":")[0], "*" if window == "auto" else window
@@ -67,7 +65,7 @@ def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[Cl
         yield findings.true_option_dominates(knockout, baseline)
     if cut.issuperset(ROUTES):  # the pathway's ranges come from one half of the videos, its test from the other
         ranges = claims.effective_ranges(knockout, stats.split_videos(baseline, "selection"))
-        measured = pathway[pathway["ranges"] == claims.ranges_name(ranges)]
+        measured = pathway[pathway["ranges"] == check_request(model=folder.parent.name, ranges=ranges).ranges_name]
         if len(measured):
             for claim in (findings.pathway_keeps_accuracy, findings.pathway_beats_random, findings.most_edges_closed):
                 yield claim(measured, stats.split_videos(baseline, "evaluation"))
@@ -90,16 +88,12 @@ def flow(folder: Path) -> tuple[pd.DataFrame, dict[str, Claim], Example]:
     return pictures.flow_table(*curves), verdicts, examples.read(files[0])
 
 
-def across_models(
-    benchmark: str, *, model: str = "", image_model: str = "", window: str = "auto", out: str = ""
-) -> pd.DataFrame:
+def across_models(benchmark: str, *, model: str, image_model: str, window: str = "auto", out: str = "") -> pd.DataFrame:
     """One row per model and claim (see `claims.table`), the p-values corrected within each model.
 
     `image_model` is the base with which `model` is compared; other models have no base here.
     """
     folders = stored_folders(benchmark, window=window, out=out)
-    tables = []
-    for name, folder in folders.items():
-        base = folders.get(Path(image_model).name) if name == Path(model).name else None
-        tables.append(claims.table(stored_claims(folder, base)).assign(model=name))
+    base = {Path(model).name: folders.get(Path(image_model).name)}
+    tables = [claims.table(stored_claims(at, base.get(name))).assign(model=name) for name, at in folders.items()]
     return pd.concat(tables, ignore_index=True)

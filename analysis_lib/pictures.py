@@ -1,27 +1,21 @@
 """Pictures of single questions and of the whole flow: words on frames, attention on frames, the overview.
 
-They show examples, or what other figures measured, and test nothing. An example is one question as `study.example`
-stores it: frames, the words that video tokens show at each layer, and attention maps with and without cross-frame
-edges.
+They show examples (one question as `study.example` stores it), or what other figures measured, and test nothing.
 """
-
-from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.pyplot import Axes, Figure
 
 from analysis_lib import stats
 from analysis_lib.charts import VERDICTS
 from analysis_lib.claims import Claim
-from analysis_lib.plots import AMBER, STYLE, headline, layer_axis
+from analysis_lib.plots import STYLE, headline, layer_axis
 
 ROUTES = {
     "cross-frame": "frames → later frames",
@@ -35,17 +29,16 @@ def flow_table(knockouts: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
     """The four curves of the overview in % (mean of tasks): loss when a route is cut, and the answer's probability."""
     cut = knockouts[knockouts["edge_set"].isin(ROUTES)].rename(columns={"edge_set": "series"})
     cut = cut.assign(mean=-cut["mean"], low=-cut["high"], high=-cut["low"])
-    both = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]]))
+    both = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
     return both[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
 
 
 def flow_figure(
-    table: pd.DataFrame, claims: Mapping[str, Claim], frames: np.ndarray, question: str, answer: str, *, title: str
+    table: pd.DataFrame, claims: dict[str, Claim], frames: np.ndarray, question: str, answer: str, *, title: str
 ) -> Figure:
     """The study in one picture: what each route carries, layer by layer, from the frames to the answer.
 
-    `claims` gives the claim whose verdict stands in each row, by series name; `frames` (T, H, W, 3), `question` and
-    the `answer` letter are an example.
+    `claims` gives the claim of each row by series; `frames` (T, H, W, 3), `question` and `answer` are an example.
     """
     rows = [*ROUTES, "true option"]
     fig, axes = plt.subplots(len(rows), 2, figsize=(7.8, 5.4), width_ratios=[1, 2.1], sharex="col")
@@ -53,17 +46,17 @@ def flow_figure(
     asked = textwrap.fill(question, 20, max_lines=4, placeholder=" …")
     for number, (series, (left, right)) in enumerate(zip(rows, axes, strict=True), start=1):
         _sketch(left, f"{number}  {ROUTES.get(series, 'answer at the last token')}", series, frames, asked, answer)
-        _ridge(right, table[table["series"] == series].sort_values("layer"), series, claims.get(series), top)
+        _ridge(right, table[table["series"] == series].sort_values("layer"), series, claims[series], top)
     axes[-1, 1].set_xlabel("layer of the language model  (input → output)", fontsize=9)
     fig.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     return fig
 
 
-def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim | None, top: float) -> None:
+def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim, top: float) -> None:
     """One curve as a filled ridge with its band, its largest value and the verdict on its claim."""
-    colour = AMBER if series == "true option" else STYLE[series][0]
-    ax.fill_between(part["layer"], 0, part["mean"], color=colour, alpha=0.35, lw=0)
-    ax.fill_between(part["layer"], part["low"], part["high"], color=colour, alpha=0.35, lw=0)
+    colour = STYLE[series][0]
+    for low, high in ((0, part["mean"]), (part["low"], part["high"])):
+        ax.fill_between(part["layer"], low, high, color=colour, alpha=0.35, lw=0)
     sns.lineplot(part, x="layer", y="mean", color=colour, errorbar=None, ax=ax, legend=False)
     peak = part.loc[part["mean"].idxmax()]
     word = "probability of the answer" if series == "true option" else "of the answer lost when cut"
@@ -71,9 +64,8 @@ def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim | None, top: 
     side = "left" if depth < 0.35 else "right" if depth > 0.65 else "center"
     text = f" {peak['mean']:.0f} % {word}, layer {peak['layer']:.0f} "
     ax.annotate(text, (peak["layer"], peak["mean"]), ha=side, va="bottom", fontsize=8)
-    if claim is not None:
-        ax.set_title(f" {claim.statement}: {claim.verdict} ", fontsize=8, pad=5,
-                     bbox={"facecolor": VERDICTS[claim.verdict], "alpha": 0.2, "lw": 0, "pad": 2})  # fmt: skip
+    box = {"facecolor": VERDICTS[claim.verdict], "alpha": 0.2, "lw": 0, "pad": 2}
+    ax.set_title(f" {claim.statement}: {claim.verdict} ", fontsize=8, pad=5, bbox=box)
     ax.axhline(0, color="#999999", lw=0.8)
     ax.set(ylim=(min(0, part["low"].min()), top), xlabel="", ylabel="%", yticks=[0, 50] if top > 60 else [0, 20])
     layer_axis(ax, part["layer"].max())
@@ -81,7 +73,7 @@ def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim | None, top: 
 
 def _sketch(ax: Axes, name: str, series: str, frames: np.ndarray, question: str, answer: str) -> None:
     """The route as a small drawing: thumbnails, the question and the last token."""
-    colour = AMBER if series == "true option" else STYLE[series][0]
+    colour = STYLE[series][0]
     arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2.0, "mutation_scale": 12}
     box = {"facecolor": "#F3F3F3", "lw": 0, "pad": 3}
     ax.axis("off")
@@ -109,17 +101,14 @@ def _sketch(ax: Axes, name: str, series: str, frames: np.ndarray, question: str,
     ax.set(xlim=(0, 10), ylim=(0, 4))
 
 
-def words_figure(
-    frames: np.ndarray, words: np.ndarray, kinds: Mapping[str, str], *, title: str, bands: int = 3
-) -> Figure:
-    """The words that video tokens show, printed on the frames, for bands of layers from shallow to deep.
+def words_figure(frames: np.ndarray, words: np.ndarray, kinds: dict[str, str], *, title: str) -> Figure:
+    """The words that video tokens show, printed on the frames, for three bands of layers from shallow to deep.
 
     `frames` (T, H, W, 3), `words` (L, T, h, w) top words, `kinds` maps a keyword to spatial or temporal. A cell shows
     the keyword that is its top word in most layers of the band, or else, small and pale, its most frequent word.
     """
-    parts = np.array_split(np.arange(len(words)), bands)
-    fig, axes = plt.subplots(bands, len(frames), figsize=(1.18 * len(frames) + 0.5, 1.28 * bands + 0.75), squeeze=False)
-    for line, part in zip(axes, parts, strict=True):
+    fig, axes = plt.subplots(3, len(frames), figsize=(1.18 * len(frames) + 0.5, 4.59), squeeze=False)
+    for line, part in zip(axes, np.array_split(np.arange(len(words)), 3), strict=True):
         for t, ax in enumerate(line):
             ax.imshow(frames[t], extent=(0, words.shape[3], words.shape[2], 0), alpha=0.55)
             for y, x in np.ndindex(words.shape[2:]):
@@ -139,7 +128,7 @@ def _frame_grid(axes: np.ndarray) -> None:
         ax.set_title(f"frame {t}", fontsize=8, loc="center")
 
 
-def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: Mapping[str, str]) -> None:
+def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: dict[str, str]) -> None:
     """Print the word of one cell."""
     names, counts = np.unique([word.strip() for word in shown], return_counts=True)
     best = max(zip(names, counts, strict=True), key=lambda pair: (pair[0] in kinds, pair[1]))[0]
@@ -151,11 +140,8 @@ def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: Mapping[str, s
         ax.text(x, y, best[:9], fontsize=min(5.5, size), color="black", alpha=0.6, **centred)
 
 
-def attention_figure(
-    frames: np.ndarray, maps: Mapping[str, np.ndarray], *, title: str, layers: tuple[int, int]
-) -> Figure:
-    """Where one word of the question looks: on the frames (mean over `layers`, 1-based inclusive) and per layer and
-    frame.
+def attention_figure(frames: np.ndarray, maps: dict[str, np.ndarray], *, title: str, layers: tuple[int, int]) -> Figure:
+    """Where one word looks: on the frames (mean over `layers`, 1-based inclusive), and per layer and frame.
 
     `maps` holds for each condition the attention (L, T, h, w) from the word to the video tokens, mean over heads. All
     conditions share one colour scale, so brighter means more.
@@ -193,21 +179,20 @@ def _long(array: np.ndarray, value: str, *axes: str) -> pd.DataFrame:
     return pd.Series(array.ravel(), places, name=value).reset_index()
 
 
-def words_table(words: np.ndarray, kinds: Mapping[str, str]) -> pd.DataFrame:
+def words_table(words: np.ndarray, kinds: dict[str, str]) -> pd.DataFrame:
     """The words of `words_figure`, one row per layer, frame and cell (all 1-based)."""
     table = _long(words, "word", "layer", "frame", "row", "column")
     return table.assign(kind=table["word"].map(kinds).fillna(""))
 
 
-def attention_table(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def attention_table(maps: dict[str, np.ndarray]) -> pd.DataFrame:
     """The numbers of `attention_figure`, one row per layer and frame (both 1-based) and condition."""
     parts = [_long(array.sum(axis=(2, 3)), "attention", "layer", "frame").assign(condition=name)
              for name, array in maps.items()]  # fmt: skip
     return pd.concat(parts)[["layer", "frame", "condition", "attention"]]
 
 
-def query_word(text: str, kinds: Mapping[str, str]) -> str:
+def query_word(text: str, kinds: dict[str, str]) -> str:
     """The word of a question to follow: its first temporal keyword, or else its longest word."""
     words = re.findall(r"\w+", text)
-    temporal = [word for word in words if kinds.get(word.lower()) == "temporal"]
-    return temporal[0] if temporal else max(words, key=len)
+    return next((word for word in words if kinds.get(word.lower()) == "temporal"), max(words, key=len))

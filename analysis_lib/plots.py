@@ -1,14 +1,10 @@
-"""Figures of measured curves. The style is set once, every pathway has one colour everywhere, and no figure hides its
-numbers.
+"""Figures of measured curves, and the style of all figures: every pathway has one colour everywhere.
 
 Tables and pictures are apart: a `*_table` function turns stored rows into a small tidy frame with means and 95 %
-intervals over videos, the drawing functions take such a frame and return a Figure, and `save_figure` writes the
-picture (png, pdf) with its frame (csv) beside it. Titles come from claims, so a title cannot say what the numbers do
-not. Intervals are those of `stats.py`, computed over videos, not the plotting library's own over rows. Line styles
-repeat what colours say, for print.
+intervals over videos (`stats.py`), the drawing functions take such a frame and return a Figure, and `save_figure`
+writes the picture (png, pdf) with its frame (csv) beside it. Titles come from claims, so a title cannot say what the
+numbers do not. Line styles repeat what colours say, for print.
 """
-
-from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
@@ -18,9 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from IPython.display import Image, Markdown, display
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.pyplot import Artist, Axes, Figure
 
 from analysis_lib import paths, stats
 from analysis_lib.errors import StudyError
@@ -51,8 +45,6 @@ READING = (  # how a panel of knockout curves is read, for captions
     "Bands: 95 % intervals over videos. Strokes at the top: the curve differs from zero there (p < 0.05 for the whole "
     "curve). Hollow points: windows cut short by the first or last layer."
 )
-
-
 sns.set_theme(  # the one place where the look of all figures is set
     context="paper", style="ticks", rc={
         "font.family": "DejaVu Sans", "axes.titlelocation": "left", "axes.titlesize": 9, "axes.labelsize": 9,
@@ -65,9 +57,8 @@ sns.set_theme(  # the one place where the look of all figures is set
 
 def save_figure(fig: Figure, name: str, frame: pd.DataFrame, alt: str, *, model: str, out: str = "") -> None:
     """Write NAME.png, NAME.pdf and NAME.csv (the numbers in the picture) to the model's folder in the committed
-    figures, or below `out`, and show the picture with `alt` as alternative text and caption.
-
-    Two calls with the same numbers write the same bytes. Raises StudyError for a folder that cannot be written.
+    figures, or below `out`, and show the picture with `alt` as alternative text and caption. The same numbers write
+    the same bytes. Raises StudyError for a folder that cannot be written.
     """
     folder = (Path(out) / "figures" if out else paths.FIGURES) / Path(model).name
     try:
@@ -84,16 +75,9 @@ def save_figure(fig: Figure, name: str, frame: pd.DataFrame, alt: str, *, model:
     display(Image(data=picture, alt=alt, width=int(110 * fig.get_figwidth())), Markdown(f"*{alt}*"))
 
 
-def task_name(task: str) -> str:
-    """A task's name for a reader."""
-    return task.replace("_", " ").capitalize()
-
-
 def knockout_table(rows: pd.DataFrame, baseline: pd.DataFrame, *, series: str = "edge_set") -> pd.DataFrame:
-    """Mean change in % per task, series and layer on correctly answered samples, with intervals.
-
-    `p` tests each curve against zero at all layers at once (`stats.max_t`); `clipped` marks windows that the first or
-    last layer cuts short.
+    """Mean change in % per task, series and layer on correctly answered samples, with intervals. `p` tests each curve
+    at all layers at once (`stats.max_t`); `clipped` marks windows that the first or last layer cuts short.
     """
     kept = stats.attach(rows, baseline)
     table = stats.task_intervals(kept, "relative_change", [series, "layer"])
@@ -106,9 +90,7 @@ def knockout_table(rows: pd.DataFrame, baseline: pd.DataFrame, *, series: str = 
 
 
 def emergence_table(emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Mean probability in % of the true option and of the false options (their mean in each sample) per task and
-    layer.
-    """
+    """Mean probability in % of the true option and of the false options (their mean) per task and layer."""
     rows = emergence[emergence["normed"]]
     kinds = rows["is_answer"].map({True: "true option", False: "false option"})
     rows = rows.assign(series=kinds, probability=100 * rows["probability"])
@@ -126,15 +108,14 @@ def curve_panels(
     """
     names = [name for name in STYLE if name in set(table[series])]
     panels = list(dict.fromkeys(table["task"]))
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
+    columns, lines = min(3, len(panels)), -(-len(panels) // 3)
     size = (2.45 * columns + 0.4, 2.05 * lines + 0.95)
     fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax, task in zip(axes.flat, panels, strict=False):
         part = table[table["task"] == task]
         _panel(ax, part, series, names, shade)
-        bold = "bold" if task == stats.MEAN_OF_TASKS else "normal"
-        ax.set_title(f"{task_name(task)} (n = {part['n_samples'].max()})", fontweight=bold)
+        weight = "bold" if task == stats.MEAN_OF_TASKS else "normal"
+        ax.set_title(f"{task.replace('_', ' ').capitalize()} (n = {part['n_samples'].max()})", fontweight=weight)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     low, high = min(table["low"].min(), 0), max(table["high"].max(), 0)
@@ -188,5 +169,4 @@ def half(table: pd.DataFrame) -> tuple[float, float]:
 
 def middle(table: pd.DataFrame) -> tuple[float, float]:
     """The layers of the middle half, for `shade`."""
-    n_layers = table["layer"].max()
-    return n_layers / 4 + 0.5, 3 * n_layers / 4 + 0.5
+    return table["layer"].max() / 4 + 0.5, 3 * table["layer"].max() / 4 + 0.5

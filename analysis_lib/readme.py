@@ -1,7 +1,5 @@
 """Writes the findings' numbers into README.md, between two marks, from stored results alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from analysis_lib import overview, paths
@@ -12,21 +10,17 @@ BEGIN, END = "<!-- findings: written by `make readme` -->\n", "<!-- end of findi
 FINDINGS = {
     "01_cross_frame_interaction": (
         "Temporal reasoning starts with cross-frame interaction in early-to-middle layers",
-        ("cross-frame early", "video training", "first half decides"),
-    ),
+        ("cross-frame early", "video training", "first half decides")),
     "02_video_language_integration": (
         "Then video and language meet in middle layers, on temporal words",
-        ("integration in the middle", "integration before answer", "temporal words later"),
-    ),
+        ("integration in the middle", "integration before answer", "temporal words later")),
     "03_answer_emergence": (
         "Then the answer is ready in middle-to-late layers",
-        ("answer in the second half", "answer after integration", "true option dominates"),
-    ),
+        ("answer in the second half", "answer after integration", "true option dominates")),
     "04_effective_pathways": (
         "Keeping only these pathways keeps the accuracy",
-        ("pathway keeps accuracy", "pathway beats random", "most edges closed"),
-    ),
-}
+        ("pathway keeps accuracy", "pathway beats random", "most edges closed")),
+}  # fmt: skip
 
 
 def findings_block() -> str:
@@ -34,17 +28,13 @@ def findings_block() -> str:
     table = overview.across_models("embedded", model="embedded", image_model="embedded-image")
     own = table[table["model"] == "embedded"].set_index("name")
     able = own.loc["above chance"]
-    lines = [
-        f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.",
-        "",
-        "| finding of the paper | measured here | notebook |",
-        "|---|---|---|",
-    ]
+    text = f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.\n\n"
+    text += "| finding of the paper | measured here | notebook |\n|---|---|---|\n"
     for notebook, (statement, names) in FINDINGS.items():
         measured = own.loc[[name for name in names if name in own.index]].itertuples()
         said = "<br>".join(f"{claim.statement}: {claim.brief}, **{claim.verdict}**" for claim in measured)
-        lines.append(f"| {statement} | {said} | [{notebook[:2]}](notebooks/executed/embedded/{notebook}.ipynb) |")
-    return "\n".join(lines) + "\n"
+        text += f"| {statement} | {said} | [{notebook[:2]}](notebooks/executed/embedded/{notebook}.ipynb) |\n"
+    return text
 
 
 def write_readme(path: Path = paths.ROOT / "README.md") -> None:

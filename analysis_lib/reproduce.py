@@ -35,7 +35,7 @@ OPTIONS = {
     "tasks": "tasks, separated by commas (default: all)",
     "samples": "questions a task (0 = all)",
     "window": "layers in a knockout window, or `auto`",
-    "seed": "seed of the draw of samples, of the bootstrap and of random controls",
+    "seed": "seed of the draw of samples, of random controls and of the split of the videos",
     "device": "auto, cpu or cuda",
     "out": "write results, figures and executed copies below this folder, not to the committed places",
 }

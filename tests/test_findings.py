@@ -88,6 +88,8 @@ def test_video_training_compares_the_same_samples(base, knock):
     found = findings.video_training(knock, image, base)
     assert found.verdict == "reproduced" and found.n <= len(base) / 2
     assert findings.video_training(knock, knock, base).verdict == "not reproduced"
+    with pytest.raises(StudyError, match="no rows"):
+        findings.video_training(knock, image.assign(task="another"), base)
 
 
 def halves(rng, base):

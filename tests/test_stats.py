@@ -50,8 +50,9 @@ def test_bootstrap_covers_the_true_mean_and_rows_alone_do_not():
     for _ in range(300):
         frame = clustered(rng).assign(cell="all")
         for unit in hits:
-            found = stats.interval(stats.replicates(frame.assign(video=frame[unit]), "value", ["cell"])["all"])
-            hits[unit] += found.low <= 0 <= found.high
+            reps = stats.replicates(frame.assign(video=frame[unit]), "value", ["cell"])
+            _, low, high = stats.interval(reps["all"])
+            hits[unit] += low <= 0 <= high
     assert 0.90 <= hits["video"] / 300 <= 0.98
     assert hits["sample_id"] / 300 < 0.85  # what treating the rows as independent would claim as 95 %
 
@@ -89,19 +90,6 @@ def test_halves_of_the_videos_do_not_move_when_videos_are_added():
     first, few = stats.split_videos(frame, "selection"), stats.split_videos(frame.iloc[:50], "selection")
     assert set(few.video) <= set(first.video) and 70 < len(first) < 130
     assert len(first) + len(stats.split_videos(frame, "evaluation")) == 200
-
-
-def test_pairs_are_what_both_tables_hold():
-    one = pd.DataFrame({"task": "t", "sample_id": list("abc"), "video": list("abc"), "x": [1.0, 2.0, 3.0]})
-    two = one.iloc[:2].assign(x=[0.0, 1.0])
-    both = stats.pair(one, two, "x", ["task", "sample_id"])
-    assert both[["first", "second", "difference"]].to_numpy().tolist() == [[1, 0, 1], [2, 1, 1]]
-
-
-def test_tables_without_shared_rows_are_refused():
-    one = pd.DataFrame({"sample_id": ["a"], "x": [1.0]})
-    with pytest.raises(StudyError, match="share no rows"):
-        stats.pair(one, one.assign(sample_id="b"), "x", ["sample_id"])
 
 
 @pytest.mark.parametrize(("lost", "gained", "p"), [(0, 0, 1.0), (5, 0, 2 / 32), (1, 9, 22 / 1024), (3, 3, 1.0)])
@@ -148,8 +136,8 @@ def test_p_above_counts_draws():
 
 
 def test_n_to_decide_scales_with_the_square():
-    assert stats.n_to_decide(stats.Interval(1.0, -1.0, 3.0), 0.0, 50) == 200
-    assert stats.n_to_decide(stats.Interval(0.0, -1.0, 1.0), 0.0, 50) is None
+    assert stats.n_to_decide((1.0, -1.0, 3.0), 0.0, 50) == 200
+    assert stats.n_to_decide((0.0, -1.0, 1.0), 0.0, 50) is None
 
 
 def test_attach_keeps_what_was_asked_for():
@@ -160,8 +148,6 @@ def test_attach_keeps_what_was_asked_for():
         stats.attach(table, baseline, keep="some")
 
 
-def test_missing_column_and_empty_table_are_named():
-    with pytest.raises(StudyError, match="'layer' is not in the table"):
-        stats.replicates(pd.DataFrame({"video": [1], "x": [1.0]}), "x", ["layer"])
+def test_an_empty_table_is_named():
     with pytest.raises(StudyError, match="no rows to summarise"):
         stats.replicates(pd.DataFrame({"video": [], "x": []}), "x", [])
