@@ -8,7 +8,7 @@ from matplotlib.pyplot import Axes, Figure
 
 from analysis_lib import claims, stats
 from analysis_lib.edges import ROUTES
-from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis
+from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis, task_name
 
 CONDITIONS = {  # condition: colour
     "all frames in order": GREEN, "shuffled frames": "#8FB98B", "single frame": "#B9C7D4", "text only": "#D9D9D9",
@@ -29,15 +29,15 @@ def _bars(table: pd.DataFrame) -> np.ndarray:
     return np.vstack([table["mean"] - table["low"], table["high"] - table["mean"]]).clip(min=0)
 
 
-def _accuracy(rows: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Right answers in % per task (and their mean) and `by`, with intervals."""
-    table = stats.task_intervals(rows.assign(correct=rows["correct"].astype(bool)), "correct", [by])
+def percent(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with mean and interval in percent."""
     return table.assign(**{name: 100 * table[name] for name in ("mean", "low", "high")})
 
 
 def accuracy_table(baseline: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in % per task (and their mean) and condition, with the chance level of the same questions."""
-    table = _accuracy(pd.concat([baseline.assign(control="all frames in order"), controls]), "control")
+    rows = pd.concat([baseline.assign(control="all frames in order"), controls])
+    table = percent(stats.task_intervals(rows, "correct", ["control"]))
     chance = (100 / baseline["options"].map(len)).groupby(baseline["task"]).mean()
     return table.assign(chance=table["task"].map(chance).fillna(chance.mean()))
 
@@ -56,7 +56,7 @@ def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
         ax.errorbar(part["mean"], y, xerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.9)
     ax.vlines(chance, places - 0.42, places + 0.42, color="black", lw=1.6, label="chance")
     ax.set(xlim=(0, 100), xlabel="right answers (%), 95 % interval over videos", ylabel="")
-    ax.set_yticks(places, [task.replace("_", " ").capitalize() for task in tasks])
+    ax.set_yticks(places, [task_name(task) for task in tasks])
     handles, labels = ax.get_legend_handles_labels()
     ax.get_legend().remove()
     headline(fig, title, handles, labels=labels, ncols=5, handlelength=1.4, columnspacing=1.2)
@@ -126,7 +126,7 @@ def _word_grid(ax: Axes, words: pd.DataFrame) -> None:
 def pathway_table(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in % per task (and their mean) and pathway, with the share of edges kept in %."""
     kept = (100 * pathway["edges_kept"] / pathway["edges_total"]).groupby(pathway["pathway"]).mean()
-    table = _accuracy(claims.pathway_answers(pathway, baseline), "pathway")
+    table = percent(stats.task_intervals(claims.pathway_answers(pathway, baseline), "correct", ["pathway"]))
     return table.assign(edges_kept=table["pathway"].map(kept).fillna(100.0))
 
 

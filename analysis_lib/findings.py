@@ -4,8 +4,7 @@ Every function takes stored tables and returns a `Claim`; it is headed by its na
 ends in its effect. The baseline table comes last and decides which samples enter: for knockouts and answer emergence
 those that the untouched model answers correctly, as in the paper; for pathways all. Definitions are the paper's words
 made exact: "early-to-middle" is the first half of the depth, "middle" the middle half, "middle-to-late" the second
-half. The paper's own table E(b), put through the same functions, comes out as reproduced for its four models
-(`tests/test_findings.py`).
+half. The paper's own table E(b), put through these functions, comes out as reproduced for its four models.
 """
 
 from dataclasses import replace

@@ -1,6 +1,5 @@
-"""Pictures of single questions and of the whole flow: words on frames, attention on frames, the overview.
-
-They show examples (one question as `study.example` stores it), or what other figures measured, and test nothing.
+"""Pictures of single questions (words and attention on frames) and of the whole flow. They show examples
+(`study.example`) or what other figures measured, and test nothing.
 """
 
 import re

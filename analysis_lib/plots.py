@@ -75,6 +75,11 @@ def save_figure(fig: Figure, name: str, frame: pd.DataFrame, alt: str, *, model:
     display(Image(data=picture, alt=alt, width=int(110 * fig.get_figwidth())), Markdown(f"*{alt}*"))
 
 
+def task_name(task: str) -> str:
+    """A task's name for a reader."""
+    return task.replace("_", " ").capitalize()
+
+
 def knockout_table(rows: pd.DataFrame, baseline: pd.DataFrame, *, series: str = "edge_set") -> pd.DataFrame:
     """Mean change in % per task, series and layer on correctly answered samples, with intervals. `p` tests each curve
     at all layers at once (`stats.max_t`); `clipped` marks windows that the first or last layer cuts short.
@@ -83,7 +88,7 @@ def knockout_table(rows: pd.DataFrame, baseline: pd.DataFrame, *, series: str = 
     table = stats.task_intervals(kept, "relative_change", [series, "layer"])
     both = pd.concat([kept, kept.assign(task=stats.MEAN_OF_TASKS)])
     tests = {key: stats.max_t(part, "relative_change") for key, part in both.groupby(["task", series])}
-    p = pd.concat(tests, names=["task", series]).reset_index()
+    p = pd.concat(tests, names=["task", series]).reset_index(["task", series])
     width = (kept["last_layer"] - kept["first_layer"]).groupby(kept["layer"]).first()
     clipped = (width < width.max()).rename("clipped").reset_index()
     return table.merge(p, on=["task", series, "layer"], how="left").merge(clipped, on="layer")
@@ -115,7 +120,7 @@ def curve_panels(
         part = table[table["task"] == task]
         _panel(ax, part, series, names, shade)
         weight = "bold" if task == stats.MEAN_OF_TASKS else "normal"
-        ax.set_title(f"{task.replace('_', ' ').capitalize()} (n = {part['n_samples'].max()})", fontweight=weight)
+        ax.set_title(f"{task_name(task)} (n = {part['n_samples'].max()})", fontweight=weight)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     low, high = min(table["low"].min(), 0), max(table["high"].max(), 0)

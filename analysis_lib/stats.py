@@ -143,23 +143,23 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> pd.Series:
     return pd.Series({"n": was.size, "lost": lost, "gained": gained, "p": min(1.0, 2 * tail)})
 
 
-def max_t(frame: pd.DataFrame, value: str) -> pd.Series:
-    """`p` per layer of a test of the mean curve against zero at all layers at once; missing with a single video. Under
-    the null a video's whole curve may change its sign. The largest |t| over the curve, over random sign flips, adjusts
-    each p for the number of layers. Videos weigh the same, whatever the number of their questions.
+def max_t(frame: pd.DataFrame, value: str, along: str = "layer") -> pd.DataFrame:
+    """`along, p`: test of the mean curve against zero at all points at once; p is missing with a single video. Under
+    the null a video's whole curve may change its sign; the largest |t| over random sign flips adjusts each p for the
+    number of points. Videos weigh the same, whatever the number of their questions.
     """
-    curves = frame.groupby(["video", "layer"])[value].mean().unstack()  # (videos, layers)
+    curves = frame.groupby(["video", along])[value].mean().unstack()  # (videos, points)
     if curves.isna().any(axis=None):
-        raise StudyError("some videos lack layers; finish the sweep before testing whole curves")
+        raise StudyError(f"some videos lack points along {along!r}; finish the sweep before testing whole curves")
     x, n = curves.to_numpy(float), len(curves)
     if n < 2:
-        return pd.Series(np.nan, curves.columns, name="p")
+        return pd.DataFrame({along: curves.columns, "p": np.nan})
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(DRAWS, n))
-    sums = np.vstack([np.ones(n), signs]) @ x  # (1 + DRAWS, layers), row 0 as measured
+    sums = np.vstack([np.ones(n), signs]) @ x  # (1 + DRAWS, points), row 0 as measured
     variance = np.maximum((x**2).sum(axis=0) - sums**2 / n, 1e-24) / (n - 1)
     t = np.abs(sums) / np.sqrt(n * variance) * (np.abs(x).max(axis=0) > 1e-9)  # 0 where nothing happens
     p = (1 + (t[1:].max(axis=1)[:, None] >= t[0] - 1e-9).sum(axis=0)) / (1 + DRAWS)
-    return pd.Series(p, curves.columns, name="p")
+    return pd.DataFrame({along: curves.columns, "p": p})
 
 
 def holm(p: pd.Series) -> pd.Series:

@@ -102,24 +102,24 @@ def test_mcnemar_known_answers(lost, gained, p):
 
 def test_max_t_keeps_the_error_of_the_whole_curve():
     rng = np.random.default_rng(0)
-    false = sum((stats.max_t(curves(rng), "value") <= 0.05).any() for _ in range(200))
+    false = sum((stats.max_t(curves(rng), "value").p <= 0.05).any() for _ in range(200))
     assert false / 200 <= 0.09
 
 
 def test_max_t_finds_the_layer_that_moves():
     rng = np.random.default_rng(1)
-    found = stats.max_t(curves(rng, shift=[0, 0, 3, 0, 0, 0, 0, 0]), "value")
+    found = stats.max_t(curves(rng, shift=[0, 0, 3, 0, 0, 0, 0, 0]), "value").set_index("layer").p
     assert found[3] <= 0.01 and (found > 0.05).sum() >= 6
 
 
 def test_max_t_with_a_point_where_nothing_happens():
     frame = curves(np.random.default_rng(0))
     frame.loc[frame.layer == 8, "value"] = 0.0
-    assert stats.max_t(frame, "value")[8] == 1
+    assert stats.max_t(frame, "value").set_index("layer").p[8] == 1
 
 
 def test_one_video_has_no_test():
-    assert stats.max_t(curves(np.random.default_rng(0), n_videos=1), "value").isna().all()
+    assert stats.max_t(curves(np.random.default_rng(0), n_videos=1), "value").p.isna().all()
 
 
 def test_max_t_refuses_holes():
