@@ -33,9 +33,8 @@ def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> di
 
 
 def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[Claim]:
-    """Every finding that the tables in `folder` (and beside it) allow, in the order of the notebooks.
-
-    `image_folder` holds the results of the model's image-only base.
+    """Every finding that the tables in `folder` (and beside it) allow, in the order of the notebooks. `image_folder`
+    holds the results of the model's image-only base.
     """
     names = ("baseline", "controls", "knockout", "emergence", "lens", "pathway")
     baseline, controls, knockout, emergence, lens, pathway = (read_table(folder, name) for name in names)
@@ -89,9 +88,8 @@ def flow(folder: Path) -> tuple[pd.DataFrame, dict[str, Claim], Example]:
 
 
 def across_models(benchmark: str, *, model: str, image_model: str, window: str = "auto", out: str = "") -> pd.DataFrame:
-    """One row per model and claim (see `claims.table`), the p-values corrected within each model.
-
-    `image_model` is the base with which `model` is compared; other models have no base here.
+    """One row per model and claim (see `claims.table`), the p-values corrected within each model. `image_model` is the
+    base with which `model` is compared; other models have no base here.
     """
     folders = stored_folders(benchmark, window=window, out=out)
     base = {Path(model).name: folders.get(Path(image_model).name)}

@@ -27,9 +27,8 @@ Interval = tuple[float, float, float]  # an estimate and the bounds of its inter
 
 
 def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct") -> pd.DataFrame:
-    """Add `video, correct, answer, prediction_base` of the baseline to each row and keep the samples that are analysed.
-
-    `keep` is "correct" (the paper's choice: samples that the untouched model answers correctly), "wrong" or "all".
+    """Add `video, correct, answer, prediction_base` of the baseline to each row and keep the samples that are analysed:
+    "correct" (the paper's choice: samples that the untouched model answers correctly), "wrong" or "all".
     """
     if keep not in ("correct", "wrong", "all"):
         raise StudyError(f"keep is {keep!r}; use correct, wrong or all")
