@@ -1,7 +1,5 @@
 """The instrument's self-test on one sample, stored beside the results so that a redraw can show it without a model."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -32,6 +32,8 @@ EDGE_SETS = (
     "question_only->true_option",
     "video->true_option",
 )
+# The three routes from the video to the answer, as pathways name them.
+ROUTES = {"cross_frame": "cross-frame", "video_question": "video->question", "question_last": "question->last"}
 # The words that name a source or a destination, and the roles they stand for. Any pair of them is an edge set.
 ENDS = {
     "system": "system",

@@ -192,12 +192,9 @@ def _load(model: str, dtype: str, device: str) -> VideoLLM:
 
 def _skip_row(skip: Skip) -> dict[str, str]:
     return {
-        "task": skip.task,
-        "sample_id": skip.sample_id,
-        "video": skip.clip,
-        "reason": skip.reason,
+        "task": skip.task, "sample_id": skip.sample_id, "video": skip.clip, "reason": skip.reason,
         "sample_sha256": skip.sha256,
-    }
+    }  # fmt: skip
 
 
 def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -> None:
