@@ -145,9 +145,11 @@ def _panel(ax: Axes, table: pd.DataFrame, series: str, names: list[str], shade: 
         part = table[table[series] == name].sort_values("layer")
         sns.lineplot(part, x="layer", y="mean", color=colour, linestyle=dash, errorbar=None, ax=ax, legend=False)
         ax.fill_between(part["layer"], part["low"], part["high"], color=colour, alpha=0.18, lw=0)
-        if "p" in part:
-            short, hit = part[part["clipped"]], part.loc[part["p"] < 0.05, "layer"]
+        if "clipped" in part:
+            short = part[part["clipped"]]
             ax.scatter(short["layer"], short["mean"], s=14, facecolor="white", edgecolor=colour, lw=1.0, zorder=4)
+        if "p" in part:
+            hit = part.loc[part["p"] < 0.05, "layer"]
             top = ax.get_xaxis_transform()
             ax.hlines([0.985 - 0.035 * i] * len(hit), hit - 0.4, hit + 0.4, color=colour, lw=1.8, transform=top)
     ax.set(xlabel="", ylabel="")
