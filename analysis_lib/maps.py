@@ -140,6 +140,8 @@ def pair_figure(table: pd.DataFrame, title: str) -> Figure:
     for i, (ax, task) in enumerate(zip(axes.flat, tasks, strict=False)):
         part = table[table["task"] == task]
         _map(ax, part, "query_frame", "key_frame", limit)
+        ax.axhline(part["query_frame"].nunique() - 1, color=GREY, lw=0.6)
+        ax.axvline(part["key_frame"].nunique() - 1, color=GREY, lw=0.6)
         _panel_title(ax, task, part)
         ax.set(xlabel="key frame (is read)" if i + columns >= len(tasks) else "")
         ax.set(ylabel="query frame (reads)" if i % columns == 0 else "")
