@@ -72,8 +72,10 @@ def _kept_features(vlm: VideoLLM) -> Iterator[dict[str, Any]]:
 
     def keeping(modality: str, encode: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
-            kept[modality] = encode(*args, **kwargs)
-            return kept[modality]
+            found = encode(*args, **kwargs)
+            kept.clear()  # encoding a video may go through the image's encoder: what ends last is the model's own call
+            kept[modality] = found
+            return found
 
         return run
 

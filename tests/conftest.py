@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_families
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub client is imported: no test waits for a network
 
@@ -62,3 +63,37 @@ def tiny_inputs(tiny_vlm, tiny_frames, golden, make_sample):
     first = golden["samples"][0]
     sample = make_sample(first["question"], first["candidates"], first["candidates"].index(first["answer"]))
     return make_inputs(tiny_vlm, sample, tiny_frames)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A function that writes a native family's tiny checkpoint, once, and loads it, to be shown `frames` frames."""
+    from analysis_lib.models import load_model
+    from analysis_lib.torchvision_ops import ensure_torchvision
+
+    folders = {}
+
+    def load(family, frames=tiny_families.FRAMES):
+        if family not in folders:
+            folders[family] = tiny_families.build(family, tmp_path_factory.mktemp("families") / family)
+        vlm = load_model(str(folders[family]), device="cpu")
+        vlm.num_frames = frames
+        return vlm
+
+    ensure_torchvision()
+    from transformers.models.smolvlm import processing_smolvlm
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not processing_smolvlm.num2words:  # its processor wants a package that spells numbers; digits do here
+            patch.setattr(processing_smolvlm, "num2words", str)
+        yield load
+
+
+@pytest.fixture(scope="module", params=tiny_families.FAMILIES)
+def case(request, checkpoint):
+    """One native family: its name, the loaded model, one merged prompt."""
+    from analysis_lib.models import make_inputs
+
+    vlm = checkpoint(request.param)
+    inputs = make_inputs(vlm, tiny_families.SAMPLE, tiny_families.some_frames())
+    return SimpleNamespace(name=request.param, vlm=vlm, inputs=inputs)

@@ -1,4 +1,4 @@
-"""Every native video family: one generic path from frames to logits, on which the exact engine equals full passes."""
+"""Every native video family: the exact engine equals full passes, and cuts compose with what the model does itself."""
 
 from dataclasses import replace
 from functools import partial
@@ -6,63 +6,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny_families
 import torch
+from tiny_families import SAMPLE, some_frames
 
-from analysis_lib import families, hooks, models, native
+from analysis_lib import families, hooks
+from analysis_lib.capture import decoder_call
 from analysis_lib.edges import EDGE_SETS, Window, blocked_edges
 from analysis_lib.engine import Condition, attention_mask_hooks, clean_pass, knockout_logits, self_test
-from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.errors import StudyError
+from analysis_lib.exact import first_row, record
 from analysis_lib.hooks import measured_attention
-from analysis_lib.models import decode, decoder_layers, load_model, make_inputs, model_logits, own_logits
+from analysis_lib.models import decode, decoder_layers, make_inputs, model_logits, own_logits
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
 
 DEPTH = 3
 # All layer sets that windows of any size and style have in three layers (only `inverse` has a hole).
 LAYERS = [(1,), (2,), (3,), (1, 2), (2, 3), (1, 3), (1, 2, 3)]
-PATCHES = {"qwen2_vl": 2, "qwen2_5_vl": 2, "qwen3_vl": 2, "glm4v": 2}  # frames that make one temporal patch
-SAMPLE = SimpleNamespace(question="What moves?", options=("a cat", "a dog", "a dog runs"), answer=1)
-
-
-def some_frames(seed=0, count=tiny_families.FRAMES):
-    return np.random.default_rng(seed).integers(1, 255, (count, 20, 24, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _number_words():
-    """SmolVLM's processor wants a package that spells numbers; its prompt says "4 frames" here."""
-    from analysis_lib.torchvision_ops import ensure_torchvision
-
-    ensure_torchvision()
-    from transformers.models.smolvlm import processing_smolvlm
-
-    with pytest.MonkeyPatch.context() as patch:
-        if not processing_smolvlm.num2words:
-            patch.setattr(processing_smolvlm, "num2words", str)
-        yield
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A function that writes a family's tiny checkpoint once, and loads it."""
-    folders = {}
-
-    def load(family, frames=tiny_families.FRAMES):
-        if family not in folders:
-            folders[family] = tiny_families.build(family, tmp_path_factory.mktemp("families") / family)
-        vlm = load_model(str(folders[family]), device="cpu")
-        vlm.num_frames = frames
-        return vlm
-
-    return load
-
-
-@pytest.fixture(scope="module", params=tiny_families.FAMILIES)
-def case(request, checkpoint):
-    """One family: its name, the loaded model, one merged prompt."""
-    vlm = checkpoint(request.param)
-    return SimpleNamespace(name=request.param, vlm=vlm, inputs=make_inputs(vlm, SAMPLE, some_frames()))
 
 
 def sweep(inputs, names=EDGE_SETS):
@@ -88,6 +48,7 @@ def test_exact_equals_full_for_all_edge_sets_and_windows(case, kernel, monkeypat
 @torch.no_grad()
 def test_the_captured_call_is_the_untouched_model_bit_by_bit(case, kernel, monkeypatch):
     monkeypatch.setattr(case.vlm.hf.get_decoder().config, "_attn_implementation", kernel)
+    assert "mm_encoder_outputs" in case.inputs.model_inputs  # the tower is not run again
     own = own_logits(case.vlm, case.inputs)
     nothing = torch.zeros(1, 1, case.inputs.n, case.inputs.n, dtype=torch.bool)
     with attention_mask_hooks(case.vlm, dict.fromkeys(range(1, DEPTH + 1), nothing)) as fired:
@@ -99,24 +60,6 @@ def test_the_captured_call_is_the_untouched_model_bit_by_bit(case, kernel, monke
 def test_the_instrument_passes_its_own_checks(case):
     table = self_test(case.vlm, case.inputs)
     assert table["passed"].all(), table[~table["passed"]].to_string()
-
-
-def test_roles_are_a_partition_that_decodes_to_its_source(case):
-    inputs, roles = case.inputs, case.inputs.roles
-    frames = tiny_families.FRAMES // PATCHES.get(case.name, 1)
-    assert len(roles.names) == inputs.n == len(inputs.input_ids) == inputs.embeds.shape[1]
-    assert tuple(np.bincount(roles.frame_of)[1:]) == inputs.frame_tokens and len(inputs.frame_tokens) == frames
-    assert len({inputs.input_ids[i] for i in roles.positions("video")}) == 1
-    assert [roles.quote(*roles.runs(f"option {x}")[0]).strip() for x in "ABC"] == [
-        f"({x}) {text}" for x, text in zip("ABC", SAMPLE.options, strict=True)
-    ]
-    (start, stop), *more = roles.runs("question_only")
-    assert roles.quote(start, stop).strip() == SAMPLE.question and not more
-    assert case.vlm.tokenizer.decode(inputs.input_ids[start:stop]).strip() == SAMPLE.question
-    wanted = {"internvl": "Frame3: ", "smolvlm": "Frame from 00:02:", "video_llama_3": "Time 2.0s:"}
-    wanted |= {"qwen3_vl": "<2.5 seconds>", "glm4v": "<|end_of_image|>2", "llava_onevision": "<video>"}
-    text = "".join(roles.quote(*run) for run in roles.runs("frame_text"))
-    assert wanted[case.name] in text if case.name in wanted else not text
 
 
 @torch.no_grad()
@@ -149,7 +92,7 @@ def test_everything_is_restored_after_an_interruption(case, error, monkeypatch):
         knockout_logits(case.vlm, case.inputs, sweep(case.inputs, ("cross-frame",)))
     monkeypatch.setattr(case.vlm.hf.get_input_embeddings(), "forward", stop)
     with pytest.raises(error):
-        native.decoder_call(case.vlm, case.inputs.model_inputs)
+        decoder_call(case.vlm, case.inputs.model_inputs)
     monkeypatch.undo()
     assert all_hooks(case.vlm) == before and not hooks._observers
     assert torch.equal(model_logits(case.vlm, case.inputs), logits)
@@ -191,8 +134,6 @@ def test_layers_with_a_sliding_window_keep_it(checkpoint):
 def test_features_between_layers_are_added_again(checkpoint):
     vlm = checkpoint("qwen3_vl")
     inputs = make_inputs(vlm, SAMPLE, some_frames())
-    from analysis_lib.exact import record
-
     added = [call.added for call in record(vlm, inputs)]
     rows = [None if a is None else a.abs().sum(-1)[0] > 0 for a in added]
     assert len(inputs.decoder_kwargs["deepstack_visual_embeds"]) == 2 and rows[2] is None
@@ -206,8 +147,6 @@ def test_a_bidirectional_block_is_never_split(checkpoint):
     frame = torch.from_numpy(inputs.roles.frame_of)
     together = (frame[:, None] == frame) & (frame > 0)
     inputs.decoder_kwargs = {"attention_mask": torch.ones(inputs.n, inputs.n).tril().bool()[None, None] | together}
-    from analysis_lib.exact import first_row, record
-
     middle = np.zeros((inputs.n, inputs.n), bool)
     row = int(inputs.roles.positions("frame 3")[2])
     middle[row, row - 1] = True
@@ -262,78 +201,6 @@ def test_two_models_at_once(checkpoint):
     assert torch.equal(model_logits(one, inputs[0]), alone[0])
 
 
-def test_compressed_video_has_as_many_tokens_as_its_mask_keeps(checkpoint):
-    vlm = checkpoint("video_llama_3")
-    frames = some_frames()
-    frames[2], frames[3] = frames[1], frames[1]  # a still: one token is kept
-    frames[3, :10] = 255 - frames[3, :10]
-    inputs = make_inputs(vlm, SAMPLE, frames)
-    assert inputs.frame_tokens[0] == inputs.frame_tokens[1] > inputs.frame_tokens[3] > inputs.frame_tokens[2] == 1
-    assert inputs.grid is None and tuple(np.bincount(inputs.roles.frame_of)[1:]) == inputs.frame_tokens
-    exact, full = both_modes(vlm, inputs, sweep(inputs, ("cross-frame", "video->last")))
-    assert (exact - full).abs().max() < 1e-5
-
-
-def test_a_clip_that_the_model_refuses_is_a_bad_sample(checkpoint):
-    vlm = checkpoint("internvl")
-    given = make_inputs(vlm, SAMPLE, some_frames()).model_inputs
-    with pytest.raises(SampleError, match="the model refuses this clip"):
-        native.decoder_call(vlm, {**given, "pixel_values": given["pixel_values"][:3]})
-
-
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "internvl", "llava_next_video"])
-def test_fewer_frames_are_repeated_and_more_are_refused(checkpoint, family):
-    vlm, frames = checkpoint(family), some_frames()
-    short = make_inputs(vlm, SAMPLE, frames[:2])
-    assert len(short.frame_tokens) == len(make_inputs(vlm, SAMPLE, frames).frame_tokens)
-    with pytest.raises(SampleError, match="8 frames given, the model takes 4"):
-        make_inputs(vlm, SAMPLE, np.concatenate([frames, frames]))
-
-
-# ---- positions in time ----
-
-
-@pytest.mark.parametrize(("family", "step"), [("qwen2_vl", 1), ("qwen2_5_vl", 4)])
-@pytest.mark.parametrize("count", [1, 2, 7, 16, 64])
-def test_text_after_a_video_goes_on_after_its_last_moment(checkpoint, family, step, count):
-    vlm, lead, trail, (h, w) = checkpoint(family), 5, 6, (4, 6)
-    n_video = count * (h // 2) * (w // 2)
-    kinds = torch.tensor([[0] * lead + [2] * n_video + [0] * trail])
-    grid, seconds = torch.tensor([[count, h, w]]), {"second_per_grid_ts": torch.tensor([1.0])}
-    more = seconds if family == "qwen2_5_vl" else {}
-    own, _ = vlm.hf.model.get_rope_index(torch.zeros_like(kinds), kinds, video_grid_thw=grid, **more)
-    fixed = native.continued_positions(own, kinds[0].numpy() == 2)
-    assert torch.equal(fixed[..., : lead + n_video], own[..., : lead + n_video])
-    times = [lead + step * t for t in range(count) for _ in range(n_video // count)]
-    assert fixed[0, 0, lead : lead + n_video].tolist() == times
-    start = 1 + max(times[-1], lead + h // 2 - 1, lead + w // 2 - 1)
-    assert fixed[:, 0, lead + n_video :].tolist() == [list(range(start, start + trail))] * 3
-    assert torch.equal(fixed, own) == (step * (count - 1) + 1 <= w // 2)  # the fault shows in long videos only
-
-
-def test_repaired_positions_reach_the_model_and_are_recorded(checkpoint):
-    vlm = checkpoint("qwen2_vl", frames=16)
-    inputs = make_inputs(vlm, SAMPLE, some_frames(count=16))
-    own = native.decoder_call(vlm, {k: v for k, v in inputs.model_inputs.items() if k != "position_ids"})[1]
-    assert inputs.positions == vlm.positions == "repaired"
-    assert not torch.equal(own["position_ids"], inputs.decoder_kwargs["position_ids"])
-    assert torch.allclose(clean_pass(vlm, inputs).logits, model_logits(vlm, inputs), atol=1e-5)
-    unrepaired = {k: v for k, v in inputs.model_inputs.items() if k != "position_ids"}
-    inputs.model_inputs = unrepaired
-    assert (clean_pass(vlm, inputs).logits - model_logits(vlm, inputs)).abs().max() > 1e-3
-    from analysis_lib.provenance import of_model
-
-    assert of_model(vlm)["positions"] == "repaired" and "positions" not in of_model(checkpoint("glm4v"))
-
-
-@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
-def test_other_families_need_no_repair(checkpoint, family):
-    vlm = checkpoint(family)
-    inputs = make_inputs(vlm, SAMPLE, some_frames())
-    own = inputs.decoder_kwargs["position_ids"]
-    assert own.ndim == 3 and torch.equal(native.continued_positions(own, inputs.roles.frame_of > 0), own)
-
-
 # ---- what is refused ----
 
 
@@ -358,37 +225,3 @@ def test_kernels_without_masks_and_unreachable_decoders_are_refused(checkpoint, 
         knockout_logits(vlm, inputs, sweep(inputs, ("video->last",)), mode="full")
     with pytest.raises(StudyError, match="cannot be reached"):
         families.check_decoder(SimpleNamespace(get_decoder=lambda: torch.nn.Linear(2, 2)))
-
-
-def test_an_unseen_architecture_passes_the_checks_or_is_told_which_failed(checkpoint, monkeypatch):
-    checkpoint("internvl"), checkpoint("llava_onevision")
-    monkeypatch.delitem(families.FAMILIES, "internvl")
-    monkeypatch.delitem(families.FAMILIES, "llava_onevision")
-    assert checkpoint("internvl").num_frames == tiny_families.FRAMES
-    with pytest.raises(StudyError, match="'llava_onevision' .* is no known family.*runs of .33. video tokens"):
-        checkpoint("llava_onevision")
-
-
-def test_a_folder_without_a_chat_template_is_refused(checkpoint, tmp_path, monkeypatch):
-    import json
-    import shutil
-
-    vlm = checkpoint("qwen2_vl")
-    monkeypatch.setattr(vlm, "template", "<|video_pad|> no question")
-    with pytest.raises(StudyError, match="must show one video"):
-        make_inputs(vlm, SAMPLE, some_frames())
-    folder = shutil.copytree(vlm.hf.name_or_path, tmp_path / "copy")
-    (folder / "chat_template.jinja").unlink()
-    with pytest.raises(StudyError, match="processor or its chat template cannot be used"):
-        load_model(str(folder), device="cpu")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["TheirOwnCode"]}))
-    with pytest.raises(StudyError, match="no class 'TheirOwnCode'"):
-        models.load_model(str(folder), device="cpu")
-
-
-def test_a_processor_that_tokenizes_otherwise_is_refused(checkpoint, monkeypatch):
-    vlm = checkpoint("video_llava")
-    monkeypatch.setattr(vlm, "tokenizer", checkpoint("glm4v").tokenizer)
-    with pytest.raises(StudyError, match="otherwise than tokenizer.json"):
-        make_inputs(vlm, SAMPLE, some_frames())

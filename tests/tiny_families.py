@@ -7,12 +7,15 @@ tower of one or two layers. The tokenizer is the golden checkpoint's with the fa
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 GOLDEN = Path(__file__).parent / "goldens" / "pllava_tiny"
 FRAMES = 4
+SAMPLE = SimpleNamespace(question="What moves?", options=("a cat", "a dog", "a dog runs"), answer=1)
 
 TURN = "{% for m in messages %}<s>{{ m.role }}: {% for c in m.content %}{% if c.type == 'video' %}VIDEO{% else %}"
 TURN += "{{ c.text }}{% endif %}{% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
@@ -51,6 +54,11 @@ EXTRA = {
 }
 AROUND = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), VISION)
 AROUND["glm4v"] = ("<|begin_of_video|>", "<|end_of_video|>")
+
+
+def some_frames(seed: int = 0, count: int = FRAMES) -> np.ndarray:
+    """(count, 20, 24, 3) uint8 of noise."""
+    return np.random.default_rng(seed).integers(1, 255, (count, 20, 24, 3), dtype=np.uint8)
 
 
 def build(family: str, folder: Path) -> Path:
