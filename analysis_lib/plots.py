@@ -19,6 +19,7 @@ from matplotlib.pyplot import Artist, Axes, Figure
 from analysis_lib import paths, stats
 from analysis_lib.errors import StudyError
 
+pd.set_option("display.max_colwidth", None)  # tables show their sentences whole
 RED, BLUE, GREEN, PURPLE, ORANGE, _, _, PINK, _ = sns.color_palette("Set1").as_hex()
 GREY, AMBER, SPATIAL, TEMPORAL = "#666666", "#FFB302", "#9DACBB", "#6E8DAB"
 # series: colour, dash pattern, words for the reader. Colours follow the paper's figures.
