@@ -1,27 +1,18 @@
-"""Figures of single numbers: accuracies, keyword frequencies, pathways and verdicts. Style and colours come from
-`plots.py`.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Mapping
+"""Figures of single numbers: accuracies, keywords, pathways and verdicts. Style and colours are those of `plots.py`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.pyplot import Axes, Figure
 
 from analysis_lib import claims, stats
-from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis, task_name, wrapped
+from analysis_lib.edges import ROUTES
+from analysis_lib.plots import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis, task_name
 
-CONDITIONS = {
-    "all frames in order": GREEN,
-    "shuffled frames": "#8FB98B",
-    "single frame": "#B9C7D4",
-    "text only": "#D9D9D9",
-}
+CONDITIONS = {  # condition: colour
+    "all frames in order": GREEN, "shuffled frames": "#8FB98B", "single frame": "#B9C7D4", "text only": "#D9D9D9",
+}  # fmt: skip
 PATHWAYS = {  # pathway: words for the reader, colour
     "full": ("full attention", GREY),
     "effective": ("effective pathway", GREEN),
@@ -45,15 +36,10 @@ def percent(table: pd.DataFrame) -> pd.DataFrame:
 
 def accuracy_table(baseline: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in % per task (and their mean) and condition, with the chance level of the same questions."""
-    full = baseline.assign(control="all frames in order")
-    columns = ["task", "sample_id", "video", "control", "correct"]
-    rows = pd.concat([full[columns], controls[columns]], ignore_index=True)
-    rows["correct"] = rows["correct"].astype(bool)
-    chance = stats.task_intervals(baseline.assign(chance=1 / baseline["options"].map(len)), "chance").set_index("task")[
-        "mean"
-    ]
+    rows = pd.concat([baseline.assign(control="all frames in order"), controls])
     table = percent(stats.task_intervals(rows, "correct", ["control"]))
-    return table.assign(chance=100 * table["task"].map(chance))
+    chance = (100 / baseline["options"].map(len)).groupby(baseline["task"]).mean()
+    return table.assign(chance=table["task"].map(chance).fillna(chance.mean()))
 
 
 def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
@@ -62,63 +48,39 @@ def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
     tasks, places = [*chance.index], np.arange(len(chance))
     names = [name for name in CONDITIONS if name in set(table["control"])]
     fig, ax = plt.subplots(figsize=(7.6, 0.6 * len(tasks) + 1.3))
-    options = {
-        "order": tasks,
-        "hue_order": names,
-        "palette": {name: CONDITIONS[name] for name in names},
-        "errorbar": None,
-        "saturation": 1,
-    }
-    sns.barplot(table, y="task", x="mean", hue="control", ax=ax, **options)
+    sns.barplot(table, y="task", x="mean", hue="control", order=tasks, hue_order=names,
+                palette={name: CONDITIONS[name] for name in names}, errorbar=None, saturation=1, ax=ax)  # fmt: skip
     for i, name in enumerate(names):
         part = table[table["control"] == name].set_index("task").reindex(tasks)
         y = places - 0.4 + 0.8 / len(names) * (i + 0.5)
         ax.errorbar(part["mean"], y, xerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.9)
     ax.vlines(chance, places - 0.42, places + 0.42, color="black", lw=1.6, label="chance")
-    ax.set(xlim=(0, 100), xlabel="right answers (%), 95 % interval over videos", ylabel="", yticks=places)
-    ax.set_yticklabels([task_name(task) for task in tasks])
+    ax.set(xlim=(0, 100), xlabel="right answers (%), 95 % interval over videos", ylabel="")
+    ax.set_yticks(places, [task_name(task) for task in tasks])
     handles, labels = ax.get_legend_handles_labels()
     ax.get_legend().remove()
-    _head(fig, title, handles, labels)
+    headline(fig, title, handles, labels=labels, ncols=5, handlelength=1.4, columnspacing=1.2)
     sns.despine(ax=ax)
     return fig
 
 
-def _head(fig: Figure, title: str, handles: list, labels: list[str]) -> None:
-    """Bold title above a legend of given handles."""
-    font = {"weight": "bold", "size": 10.5}
-    style = {"alignment": "left", "ncols": 5, "handlelength": 1.4, "columnspacing": 1.2}
-    fig.legend(handles, labels, title=wrapped(fig, title), title_fontproperties=font, loc="outside upper left", **style)
-
-
 def keyword_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Hits per question and layer for both kinds of keywords, with intervals, and `share`: the part of a kind's hits
-    in this layer.
-    """
+    """Hits per question, kind of keyword and layer, with intervals; `share`: the part of a kind's hits in the layer."""
     rows = lens[lens["kind"].isin(["spatial", "temporal"])]
     hits = rows.groupby(["task", "sample_id", "kind", "layer"], as_index=False)["count"].sum()
     table = stats.mean_interval(stats.attach(hits, baseline), "count", ["kind", "layer"])
     return table.assign(share=table["mean"] / table.groupby("kind")["mean"].transform("sum"))
 
 
-def word_table(lens: pd.DataFrame, baseline: pd.DataFrame, *, most: int = 20) -> pd.DataFrame:
-    """Share of each keyword's hits per layer, for the `most` frequent words, ordered by the depth at which they come
-    up.
-    """
-    total = stats.attach(lens, baseline).groupby(["kind", "keyword", "layer"], as_index=False)["count"].sum()
-    sums = total.groupby("keyword")["count"].transform("sum")
-    table = total.assign(hits=sums, share=total["count"] / sums.where(sums > 0)).dropna()
-    words = (
-        table.assign(depth=table["share"] * table["layer"])
-        .groupby("keyword")
-        .agg(hits=("hits", "first"), depth=("depth", "sum"))
-    )
-    order = words.nlargest(most, "hits")["depth"].sort_values().index
-    return (
-        table[table["keyword"].isin(order)]
-        .assign(place=lambda f: f["keyword"].map(order.get_loc))
-        .sort_values(["place", "layer"])
-    )
+def word_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """Share of each keyword's hits per layer for the 20 most frequent words; `place` orders them by depth."""
+    table = stats.attach(lens, baseline).groupby(["kind", "keyword", "layer"], as_index=False)["count"].sum()
+    table["hits"] = table.groupby("keyword")["count"].transform("sum")
+    table = table[table["hits"] > 0].assign(share=lambda rows: rows["count"] / rows["hits"])
+    words = table.assign(depth=table["share"] * table["layer"]).groupby("keyword")
+    words = words.agg(hits=("hits", "first"), depth=("depth", "sum")).nlargest(20, "hits")
+    places = {word: place for place, word in enumerate(words["depth"].sort_values().index)}
+    return table.assign(place=table["keyword"].map(places)).dropna().sort_values(["place", "layer"])
 
 
 def keyword_figure(kinds: pd.DataFrame, words: pd.DataFrame, title: str) -> Figure:
@@ -129,8 +91,9 @@ def keyword_figure(kinds: pd.DataFrame, words: pd.DataFrame, title: str) -> Figu
     sns.barplot(kinds, x="layer", y="mean", hue="kind", palette=palette, errorbar=None, ax=left, saturation=1)
     for kind, shift in (("spatial", -0.2), ("temporal", 0.2)):
         part = kinds[kinds["kind"] == kind]
-        x = np.arange(len(part)) + shift
-        left.errorbar(x, part["mean"], yerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.8)
+        left.errorbar(
+            np.arange(len(part)) + shift, part["mean"], yerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.8
+        )
     for bar in left.containers[1]:
         bar.set_hatch("////")
     left.set(xlabel="layer", ylabel="video tokens that show a keyword, per question")
@@ -153,8 +116,8 @@ def _word_grid(ax: Axes, words: pd.DataFrame) -> None:
     bar = {"label": "share of the word's hits"}
     sns.heatmap(grid, cmap="Greys", ax=ax, cbar_kws=bar, linewidths=0.3, yticklabels=False)
     names = words.drop_duplicates("place").set_index("place")
-    ax.set(xlabel="layer", ylabel="", yticks=np.arange(len(names)) + 0.5)
-    ax.set_yticklabels(names["keyword"], rotation=0, fontsize=7.5)
+    ax.set(xlabel="layer", ylabel="")
+    ax.set_yticks(np.arange(len(names)) + 0.5, names["keyword"], rotation=0, fontsize=7.5)
     for label, kind in zip(ax.get_yticklabels(), names["kind"], strict=True):
         temporal = kind == "temporal"
         label.set(fontweight="bold" if temporal else "normal", color="#35618F" if temporal else "#555555")
@@ -162,64 +125,42 @@ def _word_grid(ax: Axes, words: pd.DataFrame) -> None:
 
 def pathway_table(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in % per task (and their mean) and pathway, with the share of edges kept in %."""
-    kept = pathway.assign(kept=100 * pathway["edges_kept"] / pathway["edges_total"]).groupby("pathway")["kept"].mean()
+    kept = (100 * pathway["edges_kept"] / pathway["edges_total"]).groupby(pathway["pathway"]).mean()
     table = percent(stats.task_intervals(claims.pathway_answers(pathway, baseline), "correct", ["pathway"]))
     return table.assign(edges_kept=table["pathway"].map(kept).fillna(100.0))
 
 
 def pathway_figure(table: pd.DataFrame, chance: float, title: str) -> Figure:
     """Accuracy of each pathway (mean of tasks, dots: single tasks) beside the share of edges it keeps."""
-    means = table[table["task"] == stats.MEAN_OF_TASKS] if stats.MEAN_OF_TASKS in set(table["task"]) else table
-    order = [
-        name for name in [*PATHWAYS, *sorted(set(table["pathway"]) - set(PATHWAYS))] if name in set(table["pathway"])
-    ]
-    means = means.set_index("pathway").loc[order].reset_index()
-    colours = {name: PATHWAYS.get(name, ("", "#CFCFCF"))[1] for name in order}
+    tasks, order = table[table["task"] != stats.MEAN_OF_TASKS], sorted(set(table["pathway"]), key=[*PATHWAYS].index)
+    means = stats.overall(table).set_index("pathway").loc[order].reset_index()
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 0.42 * len(order) + 1.2), width_ratios=[2.2, 1], sharey=True)
     options = {
-        "y": "pathway",
-        "order": order,
-        "hue": "pathway",
-        "palette": colours,
-        "legend": False,
-        "errorbar": None,
-        "saturation": 1,
-    }
+        "y": "pathway", "order": order, "hue": "pathway", "palette": [PATHWAYS[name][1] for name in order],
+        "legend": False, "errorbar": None, "saturation": 1,
+    }  # fmt: skip
     sns.barplot(means, x="mean", ax=left, **options)
     left.errorbar(means["mean"], range(len(order)), xerr=_bars(means), fmt="none", ecolor="#333333", elinewidth=1.1)
-    tasks = table[table["task"] != stats.MEAN_OF_TASKS]
-    left.scatter(
-        tasks["mean"], tasks["pathway"].map(order.index) + 0.27, s=9, color="#333333", alpha=0.6, zorder=3, lw=0
-    )
+    below = tasks["pathway"].map(order.index) + 0.27
+    left.scatter(tasks["mean"], below, s=9, color="#333333", alpha=0.6, zorder=3, lw=0)
     left.axvline(chance, color="black", lw=1.2, ls=":")
     left.text(chance, -0.55, " chance", fontsize=7.5, va="bottom")
     sns.barplot(means, x="edges_kept", ax=right, **options)
-    for y, row in enumerate(means.itertuples()):
-        right.text(row.edges_kept + 2, y, f"{row.edges_kept:.0f} %", va="center", fontsize=8)
-    left.set(
-        xlim=(0, 100), xlabel=f"right answers (%), n = {means['n_samples'].max()}", ylabel="", yticks=range(len(order))
-    )
-    left.set_yticklabels([PATHWAYS.get(name, (name.replace("_", " "),))[0] for name in order])
+    for y, kept in enumerate(means["edges_kept"]):
+        right.text(kept + 2, y, f"{kept:.0f} %", va="center", fontsize=8)
+    left.set(xlim=(0, 100), xlabel=f"right answers (%), n = {means['n_samples'].max()}", ylabel="")
+    left.set_yticks(range(len(order)), [PATHWAYS[name][0] for name in order])
     right.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel="edges kept (%)", ylabel="")
     headline(fig, title)
     sns.despine(fig=fig)
     return fig
 
 
-def range_table(ranges: Mapping[str, Mapping[str, tuple[int, int]]]) -> pd.DataFrame:
+def range_table(ranges: dict[str, dict[str, tuple[int, int]]]) -> pd.DataFrame:
     """Open layers per rule and route, one row each; a route that a rule closes everywhere has no layers."""
-    routes = {"cross_frame": "cross-frame", "video_question": "video->question", "question_last": "question->last"}
-    rows = [
-        {
-            "rule": rule,
-            "edge_set": edge_set,
-            "first": spans.get(name, (np.nan,))[0],
-            "last": spans.get(name, (np.nan,))[-1],
-        }
-        for rule, spans in ranges.items()
-        for name, edge_set in routes.items()
-    ]
-    return pd.DataFrame(rows)
+    rows = [(rule, route, *spans.get(name, (np.nan, np.nan)))
+            for rule, spans in ranges.items() for name, route in ROUTES.items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=["rule", "edge_set", "first", "last"])
 
 
 def range_figure(table: pd.DataFrame, n_layers: int, title: str) -> Figure:
@@ -231,8 +172,8 @@ def range_figure(table: pd.DataFrame, n_layers: int, title: str) -> Figure:
             ax.barh(y, row.last - row.first + 1, left=row.first - 0.5, color=STYLE[row.edge_set][0], height=0.62)
             text = f"layers {row.first:.0f} to {row.last:.0f}"
         ax.text(n_layers + 0.7, y, text, va="center", fontsize=8)
-    ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="layer", yticks=range(len(table)))
-    ax.set_yticklabels([f"{row.rule}: {row.edge_set.replace('->', ' → ')}" for row in table.itertuples()])
+    ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="layer")
+    ax.set_yticks(range(len(table)), table["rule"] + ": " + table["edge_set"].str.replace("->", " → "))
     headline(fig, title)
     layer_axis(ax, n_layers)
     return fig
@@ -247,14 +188,9 @@ def verdict_figure(table: pd.DataFrame, title: str) -> Figure:
         ax.add_patch(plt.Rectangle((x - 0.49, y - 0.46), 0.98, 0.92, color=VERDICTS[row.verdict], alpha=0.22, lw=0))
         ax.text(x, y - 0.14, row.verdict, ha="center", va="center", fontsize=8, fontweight="bold")
         ax.text(x, y + 0.24, row.brief, ha="center", va="center", fontsize=6.8)
-    ax.set(
-        xlim=(-0.5, len(models) - 0.5),
-        ylim=(len(rows) - 0.5, -0.5),
-        xticks=range(len(models)),
-        yticks=range(len(rows)),
-    )
-    ax.set_xticklabels(models, fontweight="bold")
-    ax.set_yticklabels(rows)
+    ax.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    ax.set_xticks(range(len(models)), models, fontweight="bold")
+    ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     headline(fig, title)
     sns.despine(ax=ax, left=True, bottom=True)

@@ -1,45 +1,95 @@
-"""The instrument's self-test on one sample, stored beside the results so that a redraw can show it without a model."""
+"""What is found on the first question alone, stored beside the results so that a redraw can show it without a model.
+
+The self-test asks whether the instrument works on this model. The open routes say by which ways, through which roles,
+video can still reach the last position when a pathway is all that is left open.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from analysis_lib.errors import StudyError
 from analysis_lib.tables import write_atomic
 
+if TYPE_CHECKING:
+    from analysis_lib.measure import Answer
 
-def instrument_checks(
-    folder: Path, *, model: str, benchmark: str, seed: int = 0, device: str = "auto", compute: bool = True
-) -> pd.DataFrame:
-    """One row per check (`engine.self_test`) on the first question of the benchmark, from FOLDER/self_test.csv.
 
-    It is measured if it is not stored and `compute` allows it. Raises StudyError otherwise, or if a check fails.
+def instrument_checks(folder: Path, *, compute: bool = True, **question: str) -> pd.DataFrame:
+    """One row per check (`engine.self_test`), from FOLDER/self_test.csv.
+
+    `question` names model, benchmark, seed and device. It is measured if it is not stored and `compute` allows it.
+    Raises StudyError otherwise, or if a check fails.
     """
-    file = Path(folder) / "self_test.csv"
-    if not file.exists():
-        if not compute:
-            raise StudyError(f"{file} is not stored; run notebook 00 with compute = True")
-        found = _measure(model, benchmark, seed, device)
-        write_atomic(file, found.to_csv(index=False, float_format="%.3g", lineterminator="\n").encode())
-    found = pd.read_csv(io.BytesIO(file.read_bytes()), dtype={"wanted": str})
+
+    def measure(answer: Answer) -> pd.DataFrame:
+        from analysis_lib.engine import self_test
+
+        return self_test(answer.vlm, answer.inputs)
+
+    found = _stored(Path(folder) / "self_test.csv", measure, compute, question)
     failed = found.loc[~found["passed"], "check"]
     if len(failed):
         raise StudyError(
-            f"the instrument fails on {model}: {'; '.join(failed)}; no result of this model can be trusted"
+            f"the instrument fails on {question['model']}: {'; '.join(failed)}; no result of this model can be trusted"
         )
     return found
 
 
-def _measure(model: str, benchmark: str, seed: int, device: str) -> pd.DataFrame:
+def open_routes(
+    folder: Path, ranges: Mapping[str, tuple[int, int]], *, compute: bool = True, **question: str
+) -> pd.DataFrame:
+    """Every route from video to the last position (`routes.leak_report`) in the pathway of these `ranges` and in its
+    strict variant, from FOLDER/routes.csv; measured as above, and anew for other ranges. Columns `route`, `pathway`,
+    `named`, `open` and `arrives`.
+    """
+    name = " ".join(f"{route} {first}-{last}" for route, (first, last) in sorted(ranges.items()))
+
+    def measure(answer: Answer) -> pd.DataFrame:
+        from analysis_lib import pathways
+        from analysis_lib.models import decoder_layers
+
+        roles, depth = answer.inputs.roles, len(decoder_layers(answer.vlm))
+        layers = pathways.pathway_ranges(depth, given=ranges)
+        reports = {
+            "effective": pathways.leak_report(roles, pathways.effective_pathway(roles, depth, layers)),
+            "strict": pathways.leak_report(
+                roles, pathways.effective_pathway(roles, depth, layers, strict=True), named=pathways.STOPS
+            ),
+        }
+        return pd.concat([report.assign(pathway=pathway, ranges=name) for pathway, report in reports.items()])
+
+    file = Path(folder) / "routes.csv"
+    found = _stored(file, measure, compute, question)
+    if compute and not (found["ranges"] == name).all():
+        file.unlink()
+        found = _stored(file, measure, compute, question)
+    return found.drop(columns="ranges")
+
+
+def _stored(
+    file: Path, measure: Callable[[Answer], pd.DataFrame], compute: bool, question: Mapping[str, str]
+) -> pd.DataFrame:
+    """The table in `file`, measured on the first usable question if it is not there."""
+    if not file.exists():
+        if not compute:
+            raise StudyError(f"{file} is not stored; run its notebook with compute = True")
+        found = measure(_first_answer(**question))
+        write_atomic(file, found.to_csv(index=False, float_format="%.3g", lineterminator="\n").encode())
+    return pd.read_csv(io.BytesIO(file.read_bytes()), dtype={"wanted": str})
+
+
+def _first_answer(model: str, benchmark: str, seed: int = 0, device: str = "auto") -> Answer:
     from analysis_lib.benchmarks import load_benchmark
-    from analysis_lib.engine import self_test
     from analysis_lib.measure import ask
     from analysis_lib.models import load_model
 
     vlm = load_model(model, device=device)
     for sample in load_benchmark(benchmark, samples=3, seed=seed)[0]:
-        return self_test(vlm, ask(vlm, sample).inputs)
+        return ask(vlm, sample)
     raise StudyError(f"{benchmark} has no usable question to test the instrument on")

@@ -52,7 +52,7 @@ def _heads(answer: Answer, edge_sets: Sequence[str], settings: Settings) -> Rows
 
 
 def frame_pairs(answer: Answer, settings: Settings) -> Rows:
-    """One row per pair of frames and per distance between frames, cut in all layers."""
+    """One row per pair of frames, and per group of pairs (`edges.frame_edge_sets`), cut in all layers."""
     depth = len(decoder_layers(answer.vlm))
     everywhere = Window(1, 1, depth, tuple(range(1, depth + 1)))
     names = ("query_frame", "key_frame", "distance")

@@ -3,7 +3,8 @@
 An edge is one (query, key) pair with key <= query: the query position may read the key position. An edge set is a
 block of edges named `source->destination` by roles: `video->question` cuts what the question's positions read from
 video tokens. `cross-frame` cuts what video tokens read from earlier frames, leaving their own frame and all text open;
-`cross-frame@3` only what they read three frames earlier, and `frame 2->frame 5` what frame 5 reads from frame 2.
+`cross-frame@3` only what they read three frames earlier, `frame 2->frame 5` what frame 5 reads from frame 2, and
+`frame 2->later frames` and `earlier frames->frame 5` the row and the column of such pairs.
 As in the paper, `question` in these names is the whole block from `Question:` to the last option, `question_only` the
 bare sentence, and where source and destination are the same, the diagonal is cut too (`last->last` is the last
 position's view of itself). Windows say in which layers an edge set is cut (paper, section 3).
@@ -32,6 +33,8 @@ EDGE_SETS = (
     "question_only->true_option",
     "video->true_option",
 )
+# The three routes from the video to the answer, as pathways name them.
+ROUTES = {"cross_frame": "cross-frame", "video_question": "video->question", "question_last": "question->last"}
 # The words that name a source or a destination, and the roles they stand for. Any pair of them is an edge set.
 ENDS = {
     "system": "system",
@@ -49,25 +52,31 @@ ENDS = {
 }
 FRAME = re.compile(r"frame ([1-9]\d*)")  # one frame, counted from 1, is an end too
 DISTANCE = re.compile(r"cross-frame@([1-9]\d*)")
+OTHERS = re.compile(r"frame [1-9]\d*->later frames|earlier frames->frame [1-9]\d*")
 STYLES = ("center", "inverse", "top_down", "bottom_up")
 
 
 def blocked_edges(name: str, roles: Roles) -> np.ndarray:
     """(n, n) bool [query, key], True where the edge set cuts. Only edges with key <= query are set.
 
-    `name` is one of EDGE_SETS, any `source->destination` of ENDS and frames (`frame 2->frame 5`), or `cross-frame@d`
-    with d the number of frames that the key lies before the query. Raises StudyError for other names, and for frames
-    that the clip does not have.
+    `name` is one of EDGE_SETS, any `source->destination` of ENDS and frames (`frame 2->frame 5`), `frame i->later
+    frames`, `earlier frames->frame i`, or `cross-frame@d` with d the number of frames that the key lies before the
+    query. Raises StudyError for other names, and for frames that the clip does not have.
     """
     check_edge_set(name)
     causal = np.tri(len(roles.names), dtype=bool)
     frame, distance = roles.frame_of, DISTANCE.fullmatch(name)
-    frames = [int(number) for number in FRAME.findall(name)] + [int(distance[1]) + 1 if distance else 1]
-    if max(frames) > frame.max():
-        raise StudyError(f"edge set {name!r} needs {max(frames)} frames; the clip has {frame.max()}")
-    if name.startswith("cross-frame"):
-        earlier = frame[:, None] - frame[None, :]  # (n, n) frames that the key lies before the query
-        return causal & (frame[None, :] > 0) & (earlier == int(distance[1]) if distance else earlier > 0)
+    frames = [int(number) for number in FRAME.findall(name)]
+    needed = max([*frames, int(distance[1]) + 1 if distance else 1])
+    if needed > frame.max():
+        raise StudyError(f"edge set {name!r} needs {needed} frames; the clip has {frame.max()}")
+    if name in ("earlier frames->frame 1", f"frame {frame.max()}->later frames"):
+        raise StudyError(f"edge set {name!r} holds no edge in a clip of {frame.max()} frames")
+    earlier = np.where(frame > 0, frame[:, None] - frame, 0)  # (n, n) frames that the key lies before the query
+    if name == "cross-frame" or distance:
+        return earlier == int(distance[1]) if distance else earlier > 0
+    if OTHERS.fullmatch(name):
+        return (earlier > 0) & (frame == frames[0] if "later" in name else frame[:, None] == frames[0])
     source, destination = name.split("->")
     keys, queries = np.zeros(len(causal), bool), np.zeros(len(causal), bool)
     keys[roles.positions(ENDS.get(source, source))] = True
@@ -79,10 +88,10 @@ def check_edge_set(name: str) -> None:
     """Raise StudyError, listing the known names, if `name` is no edge set, or one frame's view of a later one."""
     ends = name.split("->")
     pair = len(ends) == 2 and all(end in ENDS or FRAME.fullmatch(end) for end in ends)
-    if not (name == "cross-frame" or DISTANCE.fullmatch(name) or pair):
+    if not (name == "cross-frame" or DISTANCE.fullmatch(name) or OTHERS.fullmatch(name) or pair):
         raise StudyError(
             f"unknown edge set {name!r}; known: {', '.join(EDGE_SETS)}, source->destination of {', '.join(ENDS)} and "
-            "frames (frame 2->frame 5), or cross-frame@3 for frames 3 apart"
+            "frames (frame 2->frame 5), frame 2->later frames, earlier frames->frame 5, or cross-frame@3 (3 apart)"
         )
     numbers = [int(found[1]) for end in ends if (found := FRAME.fullmatch(end))]
     if len(numbers) == 2 and numbers[0] > numbers[1]:
@@ -90,13 +99,15 @@ def check_edge_set(name: str) -> None:
 
 
 def frame_edge_sets(n_frames: int) -> dict[str, tuple[int, int, int]]:
-    """Every pair of frames and every distance between frames, as name: (query frame, key frame, distance), 1-based.
-
-    A distance stands for all its pairs together; its frames are 0.
+    """Every pair of frames, as name: (query frame, key frame, distance), 1-based; then all pairs of one query frame,
+    of one key frame, and of one distance, and all together. 0 stands for all.
     """
     frames = range(1, n_frames + 1)
     pairs = {f"frame {key}->frame {query}": (query, key, query - key) for query in frames for key in range(1, query)}
-    return pairs | {f"cross-frame@{distance}": (0, 0, distance) for distance in range(1, n_frames)}
+    rows = {f"earlier frames->frame {query}": (query, 0, 0) for query in frames[1:]}
+    columns = {f"frame {key}->later frames": (0, key, 0) for key in frames[:-1]}
+    distances = {f"cross-frame@{distance}": (0, 0, distance) for distance in range(1, n_frames)}
+    return pairs | rows | columns | distances | {"cross-frame": (0, 0, 0)}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Where results of a model on a benchmark lie, and what a model's folder tells before the model is loaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from analysis_lib import paths
@@ -43,12 +41,7 @@ def _depth(source: Path | str) -> int:
 
 
 def results_dir(
-    model: str,
-    benchmark: str = "embedded",
-    window: int | str = "auto",
-    style: str = "center",
-    *,
-    root: str | Path = "",
+    model: str, benchmark: str = "embedded", window: int | str = "auto", style: str = "center", *, root: str | Path = ""
 ) -> Path:
     """Where results go by default: ROOT/<model>/<benchmark>-k<window>-<style>.
 

@@ -7,6 +7,8 @@ for a finding by chance. Drops have the colour of their pathway, rises are grey.
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -49,18 +51,23 @@ def cell_table(rows: pd.DataFrame, baseline: pd.DataFrame, cell: list[str], seri
 
 
 def pair_table(pairs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, query frame and earlier key frame, cut in all layers."""
-    alone = pairs[pairs["query_frame"] > 0].assign(edge_set="cross-frame")
-    return cell_table(alone, baseline, ["query_frame", "key_frame"])
+    """One row per task, query frame and earlier key frame, cut in all layers; frame 0 stands for all of them."""
+    cells = pairs[(pairs["query_frame"] > 0) | (pairs["key_frame"] > 0) | (pairs["distance"] == 0)]
+    return cell_table(cells.assign(edge_set="cross-frame"), baseline, ["query_frame", "key_frame"])
+
+
+def single_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `pair_table` that cut one pair alone."""
+    return table[(table["query_frame"] > 0) & (table["key_frame"] > 0)]
 
 
 def distance_table(pairs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """One row per task, distance between frames and series: "all pairs" cut together, and "one pair", the mean of
     those pairs cut one by one.
     """
-    alone = pairs[pairs["query_frame"] > 0]
+    alone, grouped = single_pairs(pairs), pairs[pairs["edge_set"].str.startswith("cross-frame@")]
     means = alone.groupby(["task", "sample_id", "distance"], as_index=False)["relative_change"].mean()
-    together = pairs.loc[pairs["query_frame"] == 0, means.columns]
+    together = grouped[means.columns]
     rows = pd.concat([together.assign(series="all pairs"), means.assign(series="one pair")])
     return cell_table(rows, baseline, ["distance"], "series")
 
@@ -91,13 +98,13 @@ def accuracy_table(up: pd.DataFrame, down: pd.DataFrame, baseline: pd.DataFrame)
 
 
 def half_table(up: pd.DataFrame, down: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Change of accuracy in points among right answers when one half of the layers is cut (paper, tables 2 and B)."""
+    """Right answers in % that are lost when one half of the layers is cut (paper, tables 2 and B)."""
     n_layers = int(down["last_layer"].max())
     half = n_layers // 2
     parts = {f"1 to {half}": up[up["layer"] == half], f"{half + 1} to {n_layers}": down[down["layer"] == half + 1]}
     rows = stats.attach(pd.concat([part.assign(layers=name) for name, part in parts.items()]), baseline)
-    rows["change"] = -100.0 * (rows["prediction"] != rows["prediction_base"])
-    return stats.task_intervals(rows, "change", ["layers"]).set_index(["task", "layers"])
+    rows["lost"] = rows["prediction"] != rows["prediction_base"]
+    return percent(stats.task_intervals(rows, "lost", ["layers"])).set_index(["task", "layers"])
 
 
 # ---- titles ----
@@ -110,17 +117,19 @@ def strongest(table: pd.DataFrame, what: str, form: str) -> str:
     every = table[table["task"] == list(table["task"])[-1]]
     cell = every.loc[every["mean"].idxmin()]
     words = STYLE[cell["edge_set"]][2] if "edge_set" in cell else ""
-    name, drop = form.format(**cell, words=words), f"{max(-cell['mean'], 0):.1f} %"
+    name, drop = form.format(**cell, words=words), f"{max(-cell['mean'], 0):.1f}\u00a0%"
     if cell["mean"] <= -SMALLEST and cell["p"] < 0.05:
         return f"The {what} that matters most: {name} (drop of {drop})"
-    return f"No {what} alone costs the answer {SMALLEST:g} % for certain; the largest drop is {drop} ({name})"
+    return f"No {what} alone costs the answer {SMALLEST:g}\u00a0% for certain; the largest drop is {drop} ({name})"
 
 
 # ---- figures ----
 
 
 def pair_figure(table: pd.DataFrame, title: str) -> Figure:
-    """Frame x frame maps, one panel a task and one for their mean: rows read, columns are read."""
+    """Frame x frame maps, one panel a task and one for their mean: rows read, columns are read; the last row and
+    column cut all frames together.
+    """
     tasks = list(dict.fromkeys(table["task"]))
     columns = min(3, len(tasks))
     lines = -(-len(tasks) // columns)
@@ -131,10 +140,12 @@ def pair_figure(table: pd.DataFrame, title: str) -> Figure:
     for i, (ax, task) in enumerate(zip(axes.flat, tasks, strict=False)):
         part = table[table["task"] == task]
         _map(ax, part, "query_frame", "key_frame", limit)
+        ax.axhline(part["query_frame"].nunique() - 1, color=GREY, lw=0.6)
+        ax.axvline(part["key_frame"].nunique() - 1, color=GREY, lw=0.6)
         _panel_title(ax, task, part)
         ax.set(xlabel="key frame (is read)" if i + columns >= len(tasks) else "")
         ax.set(ylabel="query frame (reads)" if i % columns == 0 else "")
-    _scale(fig, axes, limit, "cross-frame")
+    _scale(fig, axes, limit, "cross-frame", STYLE["cross-frame"][2] + ": " + CHANGE)
     headline(fig, title)
     return fig
 
@@ -145,16 +156,17 @@ def head_figure(table: pd.DataFrame, title: str) -> Figure:
     wide, tall = max(1.2, 0.2 * table["head"].max() + 0.4), max(1.6, 0.17 * table["layer"].max())
     size = (min(14, wide * len(tasks) + 1.4), min(7, tall) * len(sets) + 0.9)
     fig, axes = plt.subplots(len(sets), len(tasks), figsize=size, squeeze=False, sharex=True, sharey=True)
-    for line, name in zip(axes, sets, strict=True):
+    for i, (line, name) in enumerate(zip(axes, sets, strict=True)):
         here = table[table["edge_set"] == name]
         limit = _limit(here)
         for ax, task in zip(line, tasks, strict=True):
             part = here[here["task"] == task]
             _map(ax, part, "layer", "head", limit)
             _panel_title(ax, task, part)
-            ax.set(xlabel="head" if line is axes[-1] else "", ylabel="layer" if ax is line[0] else "")
-        axes[0, 0].set_ylim(0, table["layer"].max())  # deep layers on top
-        _scale(fig, line, limit, name)
+            words = textwrap.fill(STYLE[name][2], 22) + "\nlayer"
+            ax.set(xlabel="head" if i + 1 == len(sets) else "", ylabel=words if ax is line[0] else "")
+        _scale(fig, line, limit, name, "change (%)")
+    axes[0, 0].set_ylim(0, table["layer"].max())  # deep layers on top
     headline(fig, title)
     return fig
 
@@ -169,19 +181,16 @@ def width_figure(table: pd.DataFrame, title: str) -> Figure:
     """The curves of all edge sets for tasks together, one panel a size of window."""
     every = table[table["task"] == list(table["task"])[-1]]
     sizes = every["window"].map(lambda size: f"window of {size} layer{'s' * (size > 1)}")
-    return curve_panels(every.assign(task=sizes), title, CHANGE)
+    return curve_panels(every.assign(task=sizes), title, CHANGE.replace("probability", "\nprobability"))
 
 
 def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
-    """Accuracy against the border layer, one panel a task; horizontal lines: the untouched model, and chance."""
+    """Accuracy against the border layer, one panel a task; grey lines: the untouched model (dotted), and chance."""
     fig = curve_panels(table, title, "accuracy (%)", series="series", xlabel="layer at the border of the cut")
     for ax, (_, part) in zip(fig.axes, table.groupby("task", sort=False), strict=False):
-        for name, dash in (("untouched", (0, (1, 1))), ("chance", (0, (4, 2)))):
-            level = part[name].iloc[0]
-            ax.axhline(level, color=GREY, lw=0.9, ls=dash, zorder=1)
-            if ax is fig.axes[0]:
-                ax.text(part["layer"].max() + 0.5, level + 1.5, name, fontsize=7, color=GREY, ha="right")
-    fig.axes[0].set_ylim(0, 112)
+        for name, dash in (("untouched", ":"), ("chance", "-")):
+            ax.axhline(part[name].iloc[0], color=GREY, lw=0.9, ls=dash, zorder=1)
+    fig.axes[0].set_ylim(0, 106)
     return fig
 
 
@@ -198,6 +207,7 @@ def _colours(edge_set: str):
 def _map(ax: Axes, part: pd.DataFrame, y: str, x: str, limit: float) -> None:
     """One map; cells carry their number where there is room, else a dot if they differ from zero."""
     grid = part.pivot(index=y, columns=x, values="mean")
+    grid = grid.loc[sorted(grid.index, key=_all_last), sorted(grid.columns, key=_all_last)]
     cmap = _colours(part["edge_set"].iloc[0])
     sns.heatmap(grid, cmap=cmap, vmin=-limit, vmax=limit, ax=ax, cbar=False, linewidths=0.4, linecolor="#F4F4F4")
     numbers = len(part) <= MOST_NUMBERS
@@ -207,11 +217,15 @@ def _map(ax: Axes, part: pd.DataFrame, y: str, x: str, limit: float) -> None:
         colour = "white" if abs(mean) > 0.6 * limit else "#333333"
         weight = "bold" if p < 0.05 else "normal"
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6, color=colour, fontweight=weight)
-    step = 1 if len(grid) <= 12 else 4
-    ax.set_yticks(np.arange(0, len(grid), step) + 0.5, grid.index[::step])
-    step = 1 if len(grid.columns) <= 12 else 4
-    ax.set_xticks(np.arange(0, len(grid.columns), step) + 0.5, grid.columns[::step])
+    for ticks, names in ((ax.set_yticks, grid.index), (ax.set_xticks, grid.columns)):
+        step = 1 if len(names) <= 12 else 4
+        ticks(np.arange(0, len(names), step) + 0.5, [name or "all" for name in names[::step]])
     ax.tick_params(labelsize=7, rotation=0, length=0)
+
+
+def _all_last(number: int) -> tuple[bool, int]:
+    """Sorts frames, heads and layers, with 0, which stands for all, at the end."""
+    return number == 0, number
 
 
 def _panel_title(ax: Axes, task: str, part: pd.DataFrame) -> None:
@@ -219,9 +233,9 @@ def _panel_title(ax: Axes, task: str, part: pd.DataFrame) -> None:
     ax.set_title(f"{task_name(task)}\n(n = {part['n_samples'].max()})", fontweight=bold, fontsize=8)
 
 
-def _scale(fig: Figure, axes: np.ndarray, limit: float, edge_set: str) -> None:
+def _scale(fig: Figure, axes: np.ndarray, limit: float, edge_set: str, label: str) -> None:
     """One colour bar beside the panels that share it."""
     colours = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), _colours(edge_set))
     bar = fig.colorbar(colours, ax=axes, shrink=0.85, pad=0.02)
-    bar.set_label(f"{STYLE[edge_set][2]}:\n{CHANGE}", fontsize=7.5)
+    bar.set_label(label, fontsize=7.5)
     bar.ax.tick_params(labelsize=7)

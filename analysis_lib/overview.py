@@ -4,8 +4,6 @@ A model's results are the folders `<model>/<benchmark>-k<window>-<style>` that t
 not measure is left out, so a finding can be absent, but never guessed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,49 +14,39 @@ from analysis_lib.claims import Claim
 from analysis_lib.errors import StudyError
 from analysis_lib.examples import Example
 from analysis_lib.pictures import ROUTES
+from analysis_lib.request import check_request
 from analysis_lib.tables import read_table
 
 
-def results_root(out: str = "") -> Path:
-    """The folder that holds all models' results: the committed one, or below `out`."""
-    return Path(out) / "results" if out else paths.RESULTS
-
-
 def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> dict[str, Path]:
-    """Folder of the centred knockouts of every model measured on the benchmark. StudyError if there is none.
-
-    `window` "auto" takes any window; a model measured with several is listed with the last by name.
+    """Folder of the centred knockouts of every model measured on the benchmark. StudyError if there is none. `window`
+    "auto" takes any window; a model measured with several is listed with the last by name. `out` is the folder below
+    which everything was written, empty for the committed results.
     """
-    name = benchmark.partition(":")[0]
-    size = "*" if window == "auto" else window
-    files = sorted(results_root(out).glob(f"*/{name}-k{size}-center/baseline.parquet"))
+    root = Path(out) / "results" if out else paths.RESULTS
+    name, size = benchmark.partition(":")[0], "*" if window == "auto" else window
+    files = sorted(root.glob(f"*/{name}-k{size}-center/baseline.parquet"))
     found = {file.parents[1].name: file.parent for file in files}
     if not found:
-        raise StudyError(f"{results_root(out)} holds no results on {name}; run python -m analysis_lib reproduce")
+        raise StudyError(f"{root} holds no results on {name}; run python -m analysis_lib reproduce")
     return found
 
 
-def stored_claims(folder: Path, *, image_folder: Path | None = None) -> list[Claim]:
-    """Every finding that the tables in `folder` (and beside it) allow, in the order of the notebooks.
-
-    `image_folder` holds the results of the model's image-only base.
+def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[Claim]:
+    """Every finding that the tables in `folder` (and beside it) allow, in the order of the notebooks. `image_folder`
+    holds the results of the model's image-only base.
     """
-    return list(_claims(folder, image_folder))
-
-
-def _claims(folder: Path, image_folder: Path | None) -> Iterator[Claim]:
-    baseline = read_table(folder, "baseline")
-    knockout, emergence, lens = (read_table(folder, name) for name in ("knockout", "emergence", "lens"))
+    names = ("baseline", "controls", "knockout", "emergence", "lens", "pathway")
+    baseline, controls, knockout, emergence, lens, pathway = (read_table(folder, name) for name in names)
     cut = set(knockout["edge_set"])
     yield findings.above_chance(baseline)
-    controls = read_table(folder, "controls")
     if len(controls):
         yield findings.temporal_evidence(controls, baseline)
     if not baseline["correct"].any():
         return  # everything below is about right answers
     if "cross-frame" in cut:
         yield findings.cross_frame_early(knockout, baseline)
-        if image_folder is not None and image_folder != folder:
+        if image_folder not in (None, folder):
             yield findings.video_training(knockout, read_table(image_folder, "knockout"), baseline)
     halves = [folder.with_name(folder.name.replace("-center", style)) for style in ("-bottom_up", "-top_down")]
     if all((half / "knockout.parquet").exists() for half in halves):
@@ -74,18 +62,12 @@ def _claims(folder: Path, image_folder: Path | None) -> Iterator[Claim]:
             yield findings.answer_after_integration(emergence, knockout, baseline)
     if "true_option->last" in cut:
         yield findings.true_option_dominates(knockout, baseline)
-    if set(ROUTES) <= cut:
-        yield from _pathway_claims(read_table(folder, "pathway"), knockout, baseline)
-
-
-def _pathway_claims(pathway: pd.DataFrame, knockout: pd.DataFrame, baseline: pd.DataFrame) -> Iterator[Claim]:
-    """Pathways whose ranges come from one half of the videos, on the other half."""
-    ranges = claims.effective_ranges(knockout, stats.split_videos(baseline, "selection"))
-    measured = pathway[pathway["ranges"] == claims.ranges_name(ranges)]
-    if len(measured):
-        held_out = stats.split_videos(baseline, "evaluation")
-        for claim in (findings.pathway_keeps_accuracy, findings.pathway_beats_random, findings.most_edges_closed):
-            yield claim(measured, held_out)
+    if cut.issuperset(ROUTES):  # the pathway's ranges come from one half of the videos, its test from the other
+        ranges = claims.effective_ranges(knockout, stats.split_videos(baseline, "selection"))
+        measured = pathway[pathway["ranges"] == check_request(model=folder.parent.name, ranges=ranges).ranges_name]
+        if len(measured):
+            for claim in (findings.pathway_keeps_accuracy, findings.pathway_beats_random, findings.most_edges_closed):
+                yield claim(measured, stats.split_videos(baseline, "evaluation"))
 
 
 def flow(folder: Path) -> tuple[pd.DataFrame, dict[str, Claim], Example]:
@@ -105,16 +87,11 @@ def flow(folder: Path) -> tuple[pd.DataFrame, dict[str, Claim], Example]:
     return pictures.flow_table(*curves), verdicts, examples.read(files[0])
 
 
-def across_models(
-    benchmark: str, *, model: str = "", image_model: str = "", window: str = "auto", out: str = ""
-) -> pd.DataFrame:
-    """One row per model and claim (see `claims.table`), the p-values corrected within each model.
-
-    `image_model` is the base with which `model` is compared; other models have no base here.
+def across_models(benchmark: str, *, model: str, image_model: str, window: str = "auto", out: str = "") -> pd.DataFrame:
+    """One row per model and claim (see `claims.table`), the p-values corrected within each model. `image_model` is the
+    base with which `model` is compared; other models have no base here.
     """
     folders = stored_folders(benchmark, window=window, out=out)
-    tables = []
-    for name, folder in folders.items():
-        base = folders.get(Path(image_model).name) if name == Path(model).name else None
-        tables.append(claims.table(stored_claims(folder, image_folder=base)).assign(model=name))
+    base = {Path(model).name: folders.get(Path(image_model).name)}
+    tables = [claims.table(stored_claims(at, base.get(name))).assign(model=name) for name, at in folders.items()]
     return pd.concat(tables, ignore_index=True)

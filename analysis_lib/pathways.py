@@ -18,7 +18,7 @@ from math import ceil
 import numpy as np
 import torch
 
-from analysis_lib.edges import blocked_edges
+from analysis_lib.edges import ROUTES, blocked_edges
 from analysis_lib.errors import StudyError
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers
 from analysis_lib.passes import masked_logits
@@ -28,7 +28,7 @@ from analysis_lib.routes import STOPS, flops_kept, leak_report
 
 __all__ = [
     "PUBLISHED", "STOPS", "Ranges", "all_pathways", "edges_kept", "effective_pathway", "flops_kept", "leak_report",
-    "matched_control", "measured_ranges", "pathway_ranges", "random_control", "run_pathway", "run_pathways",
+    "matched_control", "pathway_ranges", "random_control", "run_pathway", "run_pathways",
 ]  # fmt: skip
 
 Masks = list[np.ndarray]  # one (n, n) bool [query, key] per layer, True = cut
@@ -46,7 +46,6 @@ class Ranges:
     question_last: tuple[int, ...]
 
 
-ROUTES = {"cross_frame": "cross-frame", "video_question": "video->question", "question_last": "question->last"}
 # First and last open layer (paper, table E), by `model_type` and depth.
 PUBLISHED = {
     ("llava", 32): {"cross_frame": (6, 15), "video_question": (6, 20), "question_last": (16, 25)},
@@ -73,24 +72,6 @@ def pathway_ranges(
         if name not in spans or not 1 <= spans[name][0] <= spans[name][1] <= n_layers:
             raise StudyError(f"pathway range {name}={spans.get(name)} must be (first, last) within 1 to {n_layers}")
     return Ranges(**{name: tuple(range(spans[name][0], spans[name][1] + 1)) for name in ROUTES})
-
-
-def measured_ranges(
-    effects: Mapping[str, Sequence[float]], *, threshold: float = -5.0, bin_width: int | None = None
-) -> Ranges:
-    """Open layers by the paper's rule: bins of layers whose mean knockout effect is below `threshold` percent.
-
-    `effects` maps the three edge sets of ROUTES to the mean change in percent per window centre (L,). Bins are 5 of 32
-    layers wide, or the same share of the depth. The paper measures them on Action Antonym; measuring on the samples
-    that are then pruned selects on the test.
-    """
-    open_layers = {}
-    for name, edge_set in ROUTES.items():
-        curve = np.asarray(effects[edge_set], float)  # (L,)
-        width = bin_width or max(1, round(5 * len(curve) / 32))
-        bins = [range(start, min(start + width, len(curve))) for start in range(0, len(curve), width)]
-        open_layers[name] = tuple(i + 1 for b in bins if curve[list(b)].mean() < threshold for i in b)
-    return Ranges(**open_layers)
 
 
 # ---- masks ----

@@ -1,32 +1,26 @@
-"""Figures of measured curves. The style is set once, every pathway has one colour everywhere, and no figure hides its
-numbers.
+"""Figures of measured curves, and the style of all figures: every pathway has one colour everywhere.
 
 Tables and pictures are apart: a `*_table` function turns stored rows into a small tidy frame with means and 95 %
-intervals over videos, the drawing functions take such a frame and return a Figure, and `save_figure` writes the
-picture (png, pdf) with its frame (csv) beside it. Titles come from claims, so a title cannot say what the numbers do
-not. Intervals are those of `stats.py`, computed over videos, not the plotting library's own over rows. Line styles
-repeat what colours say, for print.
+intervals over videos (`stats.py`), the drawing functions take such a frame and return a Figure, and `save_figure`
+writes the picture (png, pdf) with its frame (csv) beside it. Titles come from claims, so a title cannot say what the
+numbers do not. Line styles repeat what colours say, for print.
 """
 
-from __future__ import annotations
-
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Image, Markdown, display
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.pyplot import Artist, Axes, Figure
 
 from analysis_lib import paths, stats
 from analysis_lib.errors import StudyError
 
-RED, BLUE, GREEN, PURPLE, ORANGE, PINK = sns.color_palette("Set1").as_hex()[:5] + [
-    sns.color_palette("Set1").as_hex()[7]
-]
+pd.set_option("display.max_colwidth", None)  # tables show their sentences whole
+RED, BLUE, GREEN, PURPLE, ORANGE, _, _, PINK, _ = sns.color_palette("Set1").as_hex()
 GREY, AMBER, SPATIAL, TEMPORAL = "#666666", "#FFB302", "#9DACBB", "#6E8DAB"
 # series: colour, dash pattern, words for the reader. Colours follow the paper's figures.
 STYLE: dict[str, tuple[str, str, str]] = {
@@ -54,49 +48,34 @@ READING = (  # how a panel of knockout curves is read, for captions
     "Bands: 95 % intervals over videos. Strokes at the top: the curve differs from zero there (p < 0.05 for the whole "
     "curve). Hollow points: windows cut short by the first or last layer."
 )
-
-
-def set_style() -> None:
-    """The one place where the look of all figures is set."""
-    rc = {
+sns.set_theme(  # the one place where the look of all figures is set
+    context="paper", style="ticks", rc={
         "font.family": "DejaVu Sans", "axes.titlelocation": "left", "axes.titlesize": 9, "axes.labelsize": 9,
         "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.frameon": False,
-        "figure.dpi": 110, "savefig.dpi": 180,
-        "pdf.fonttype": 42, "lines.linewidth": 1.8, "axes.linewidth": 0.8, "figure.constrained_layout.use": True,
-    }  # fmt: skip
-    sns.set_theme(context="paper", style="ticks", rc=rc)
-
-
-set_style()
-
-
-def figures_dir(model: str, out: str = "") -> Path:
-    """Where the figures of a model go: the committed folder, or below `out`."""
-    return (Path(out) / "figures" if out else paths.FIGURES) / Path(model).name
+        "figure.dpi": 110, "savefig.dpi": 180, "pdf.fonttype": 42, "lines.linewidth": 1.8, "axes.linewidth": 0.8,
+        "figure.constrained_layout.use": True,
+    },
+)  # fmt: skip
 
 
 def save_figure(fig: Figure, name: str, frame: pd.DataFrame, alt: str, *, model: str, out: str = "") -> None:
-    """Write NAME.png, NAME.pdf and NAME.csv (the numbers in the picture) and show the picture with `alt` as
-    alternative text and caption.
-
-    Two calls with the same numbers write the same bytes.
+    """Write NAME.png, NAME.pdf and NAME.csv (the numbers in the picture) to the model's folder in the committed
+    figures, or below `out`, and show the picture with `alt` as alternative text and caption. The same numbers write
+    the same bytes. Raises StudyError for a folder that cannot be written.
     """
-    folder = figures_dir(model, out)
+    folder = (Path(out) / "figures" if out else paths.FIGURES) / Path(model).name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fig.savefig(folder / f"{name}.png", metadata={"Software": None})
         fig.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None})
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
     except OSError as error:
-        raise StudyError(
-            f"cannot write {folder / name}: {error.strerror or error}; name another folder with --out"
-        ) from error
+        reason = error.strerror or error
+        raise StudyError(f"cannot write {folder / name}: {reason}; name another folder with --out") from error
     finally:
         plt.close(fig)
-    display(
-        Image(data=(folder / f"{name}.png").read_bytes(), alt=alt, width=int(110 * fig.get_figwidth())),
-        Markdown(f"*{alt}*"),
-    )
+    picture = (folder / f"{name}.png").read_bytes()
+    display(Image(data=picture, alt=alt, width=int(110 * fig.get_figwidth())), Markdown(f"*{alt}*"))
 
 
 def task_name(task: str) -> str:
@@ -104,42 +83,27 @@ def task_name(task: str) -> str:
     return task.replace("_", " ").capitalize()
 
 
-def knockout_table(
-    rows: pd.DataFrame, baseline: pd.DataFrame, *, series: str = "edge_set", value: str = "relative_change"
-) -> pd.DataFrame:
-    """Mean of `value` per task, series and layer on correctly answered samples, with intervals.
-
-    `p` tests each curve against zero at all layers at once (sign flips over videos, maximum of |t|); `clipped` marks
-    windows that the first or last layer cuts short.
+def knockout_table(rows: pd.DataFrame, baseline: pd.DataFrame, *, series: str = "edge_set") -> pd.DataFrame:
+    """Mean change in % per task, series and layer on correctly answered samples, with intervals. `p` tests each curve
+    at all layers at once (`stats.max_t`); `clipped` marks windows that the first or last layer cuts short.
     """
     kept = stats.attach(rows, baseline)
-    table = stats.task_intervals(kept, value, [series, "layer"])
-    groups = [((task, name), part) for (task, name), part in kept.groupby(["task", series])]
-    groups += [((stats.MEAN_OF_TASKS, name), part) for name, part in kept.groupby(series)]
-    groups = [(key, part) for key, part in groups if part["video"].nunique() > 1]  # one video has no test
-    if not groups:
-        return table.assign(p=np.nan, clipped=False)
-    tests = pd.concat(
-        [stats.max_t(part, value)[["layer", "p"]].assign(task=key[0], **{series: key[1]}) for key, part in groups]
-    )
+    table = stats.task_intervals(kept, "relative_change", [series, "layer"])
+    both = pd.concat([kept, kept.assign(task=stats.MEAN_OF_TASKS)])
+    tests = {key: stats.max_t(part, "relative_change") for key, part in both.groupby(["task", series])}
+    p = pd.concat(tests, names=["task", series]).reset_index(["task", series])
     width = (kept["last_layer"] - kept["first_layer"]).groupby(kept["layer"]).first()
     clipped = (width < width.max()).rename("clipped").reset_index()
-    return table.merge(tests, on=["task", series, "layer"], how="left").merge(clipped, on="layer")
+    return table.merge(p, on=["task", series, "layer"], how="left").merge(clipped, on="layer")
 
 
 def emergence_table(emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Mean probability in % of the true option and of the false options (their mean in each sample) per task and
-    layer.
-    """
-    rows = emergence[emergence["normed"] | (emergence["layer"] == emergence["layer"].max())]
+    """Mean probability in % of the true option and of the false options (their mean) per task and layer."""
+    rows = emergence[emergence["normed"]]
     kinds = rows["is_answer"].map({True: "true option", False: "false option"})
-    means = (
-        rows.assign(series=kinds)
-        .groupby(["task", "sample_id", "series", "layer"], as_index=False)["probability"]
-        .mean()
-    )
-    kept = stats.attach(means.assign(probability=100 * means["probability"]), baseline)
-    return stats.task_intervals(kept, "probability", ["series", "layer"])
+    rows = rows.assign(series=kinds, probability=100 * rows["probability"])
+    means = rows.groupby(["task", "sample_id", "series", "layer"], as_index=False)["probability"].mean()
+    return stats.task_intervals(stats.attach(means, baseline), "probability", ["series", "layer"])
 
 
 def curve_panels(
@@ -148,22 +112,18 @@ def curve_panels(
 ) -> Figure:  # fmt: skip
     """One panel per task and one for their mean: a line and a 95 % band per series, the same y axis everywhere.
 
-    `shade` marks a band of layers that a claim speaks of. Hollow points are windows cut short by the first or last
-    layer; the strokes at the top of a panel mark layers where a curve differs from zero (p < 0.05 for the whole
-    curve).
+    `shade` marks a band of layers that a claim speaks of; READING says what points and strokes mean.
     """
     names = [name for name in STYLE if name in set(table[series])]
     panels = list(dict.fromkeys(table["task"]))
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    fig, axes = plt.subplots(
-        lines, columns, figsize=(2.45 * columns + 0.4, 2.05 * lines + 0.95), sharex=True, sharey=True, squeeze=False
-    )
+    columns, lines = min(3, len(panels)), -(-len(panels) // 3)
+    size = (2.45 * columns + 0.4, 2.05 * lines + 0.95)
+    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax, task in zip(axes.flat, panels, strict=False):
         part = table[table["task"] == task]
         _panel(ax, part, series, names, shade)
-        bold = "bold" if task == stats.MEAN_OF_TASKS else "normal"
-        ax.set_title(f"{task_name(task)} (n = {part['n_samples'].max()})", fontweight=bold)
+        weight = "bold" if task == stats.MEAN_OF_TASKS else "normal"
+        ax.set_title(f"{task_name(task)} (n = {part['n_samples'].max()})", fontweight=weight)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     low, high = min(table["low"].min(), 0), max(table["high"].max(), 0)
@@ -171,7 +131,8 @@ def curve_panels(
     axes[0, 0].set_ylim(low - room, high + room * (1 + ("p" in table) * len(names)))
     fig.supxlabel(xlabel, fontsize=9)
     fig.supylabel(ylabel, fontsize=9)
-    headline(fig, title, names)
+    handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names]
+    headline(fig, title, handles, ncols=min(3, len(names)), handlelength=2.6, columnspacing=1.4)
     return fig
 
 
@@ -190,41 +151,25 @@ def _panel(ax: Axes, table: pd.DataFrame, series: str, names: list[str], shade: 
             ax.scatter(short["layer"], short["mean"], s=14, facecolor="white", edgecolor=colour, lw=1.0, zorder=4)
         if "p" in part:
             hit = part.loc[part["p"] < 0.05, "layer"]
-            ax.hlines(
-                [0.985 - 0.035 * i] * len(hit),
-                hit - 0.4,
-                hit + 0.4,
-                color=colour,
-                lw=1.8,
-                transform=ax.get_xaxis_transform(),
-            )
+            top = ax.get_xaxis_transform()
+            ax.hlines([0.985 - 0.035 * i] * len(hit), hit - 0.4, hit + 0.4, color=colour, lw=1.8, transform=top)
     ax.set(xlabel="", ylabel="")
     layer_axis(ax, table["layer"].max())
 
 
 def layer_axis(ax: Axes, n_layers: int) -> None:
     """Layers on x: the first, then every few, and the same margin on both sides."""
-    step = next(s for s in (1, 3, 4, 5, 8, 10) if n_layers / s <= 5 or s == 10)
-    ax.set(
-        xlim=(0.4, n_layers + 0.6), xticks=[1, *range(step, n_layers + 1, step)] if step > 1 else range(1, n_layers + 1)
-    )
+    step = next((step for step in (1, 3, 4, 5, 8) if n_layers / step <= 5), 10)
+    ax.set(xlim=(0.4, n_layers + 0.6), xticks=sorted({1, *range(step, n_layers + 1, step)}))
     sns.despine(ax=ax)
 
 
-def wrapped(fig: Figure, title: str) -> str:
-    """The title in lines that fit the figure: about eleven bold letters an inch."""
-    return textwrap.fill(title, int(11 * fig.get_figwidth()))
-
-
-def headline(fig: Figure, title: str, names: list[str] | None = None, **options: object) -> None:
-    """The title in bold above everything, and below it the legend of the named series."""
-    handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names or []]
-    font = {"weight": "bold", "size": 10.5}
-    title = wrapped(fig, title)
-    options = {"ncols": max(1, min(3, len(handles))), "handlelength": 2.6, "columnspacing": 1.4} | options
+def headline(fig: Figure, title: str, handles: Sequence[Artist] = (), **legend: object) -> None:
+    """The title in bold above everything, and below it a legend of `handles`."""
     fig.legend(
-        handles=handles, title=title, title_fontproperties=font, alignment="left", loc="outside upper left", **options
-    )
+        handles=handles, title=textwrap.fill(title, int(11 * fig.get_figwidth())),  # eleven bold letters an inch
+        title_fontproperties={"weight": "bold", "size": 10.5}, alignment="left", loc="outside upper left", **legend,
+    )  # fmt: skip
 
 
 def half(table: pd.DataFrame) -> tuple[float, float]:
@@ -234,5 +179,4 @@ def half(table: pd.DataFrame) -> tuple[float, float]:
 
 def middle(table: pd.DataFrame) -> tuple[float, float]:
     """The layers of the middle half, for `shade`."""
-    n_layers = table["layer"].max()
-    return n_layers / 4 + 0.5, 3 * n_layers / 4 + 0.5
+    return table["layer"].max() / 4 + 0.5, 3 * table["layer"].max() / 4 + 0.5

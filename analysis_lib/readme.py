@@ -1,59 +1,40 @@
 """Writes the findings' numbers into README.md, between two marks, from stored results alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
-
-import pandas as pd
 
 from analysis_lib import overview, paths
 from analysis_lib.errors import StudyError
 
 BEGIN, END = "<!-- findings: written by `make readme` -->\n", "<!-- end of findings -->\n"
-# The paper's findings, the notebook that measures each, and the claims (by name) that make it up.
-FINDINGS = (
-    (
+# The notebook that measures each finding of the paper, its statement, and the claims (by name) that make it up.
+FINDINGS = {
+    "01_cross_frame_interaction": (
         "Temporal reasoning starts with cross-frame interaction in early-to-middle layers",
-        "01_cross_frame_interaction",
-        ("cross-frame early", "video training", "first half decides"),
-    ),
-    (
+        ("cross-frame early", "video training", "first half decides")),
+    "02_video_language_integration": (
         "Then video and language meet in middle layers, on temporal words",
-        "02_video_language_integration",
-        ("integration in the middle", "integration before answer", "temporal words later"),
-    ),
-    (
+        ("integration in the middle", "integration before answer", "temporal words later")),
+    "03_answer_emergence": (
         "Then the answer is ready in middle-to-late layers",
-        "03_answer_emergence",
-        ("answer in the second half", "answer after integration", "true option dominates"),
-    ),
-    (
+        ("answer in the second half", "answer after integration", "true option dominates")),
+    "04_effective_pathways": (
         "Keeping only these pathways keeps the accuracy",
-        "04_effective_pathways",
-        ("pathway keeps accuracy", "pathway beats random", "most edges closed"),
-    ),
-)
+        ("pathway keeps accuracy", "pathway beats random", "most edges closed")),
+}  # fmt: skip
 
 
-def findings_block(model: str = "embedded", image_model: str = "embedded-image", benchmark: str = "embedded") -> str:
-    """Markdown: accuracy, and one row per finding with each claim's effect, interval and verdict."""
-    table = overview.across_models(benchmark, model=model, image_model=image_model)
-    own = table[table["model"] == model].set_index("name")
+def findings_block() -> str:
+    """Markdown: the embedded model's accuracy, and one row per finding with each claim's effect and verdict."""
+    table = overview.across_models("embedded", model="embedded", image_model="embedded-image")
+    own = table[table["model"] == "embedded"].set_index("name")
     able = own.loc["above chance"]
-    lines = [
-        f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.",
-        "",
-        "| finding of the paper | measured here | notebook |",
-        "|---|---|---|",
-    ]
-    for statement, notebook, names in FINDINGS:
-        said = "<br>".join(_said(own.loc[name]) for name in names if name in own.index)
-        lines.append(f"| {statement} | {said} | [{notebook[:2]}](notebooks/executed/{model}/{notebook}.ipynb) |")
-    return "\n".join(lines) + "\n"
-
-
-def _said(claim: pd.Series) -> str:
-    return f"{claim['statement']}: {claim['brief']}, **{claim['verdict']}**"
+    text = f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.\n\n"
+    text += "| finding of the paper | measured here | notebook |\n|---|---|---|\n"
+    for notebook, (statement, names) in FINDINGS.items():
+        measured = own.loc[[name for name in names if name in own.index]].itertuples()
+        said = "<br>".join(f"{claim.statement}: {claim.brief}, **{claim.verdict}**" for claim in measured)
+        text += f"| {statement} | {said} | [{notebook[:2]}](notebooks/executed/embedded/{notebook}.ipynb) |\n"
+    return text
 
 
 def write_readme(path: Path = paths.ROOT / "README.md") -> None:

@@ -36,7 +36,7 @@ OPTIONS = {
     "samples": "questions a task (0 = all)",
     "map_samples": "questions a task for the maps of heads, frame pairs and window sizes (0 = as many as `samples`)",
     "window": "layers in a knockout window, or `auto`",
-    "seed": "seed of the draw of samples, of the bootstrap and of random controls",
+    "seed": "seed of the draw of samples, of random controls and of the split of the videos",
     "device": "auto, cpu or cuda",
     "out": "write results, figures and executed copies below this folder, not to the committed places",
 }

@@ -136,13 +136,7 @@ class Store:
         name = sample_id.replace("/", "-")
         write_atomic(self.folder / "parts" / f"{name}.json", json.dumps(dict(rows)).encode())
 
-    def finish(
-        self,
-        summarise: Callable[[dict[str, pd.DataFrame]], dict],
-        *,
-        tables: Iterable[str] = (),
-        skipped: Iterable[dict] = (),
-    ) -> None:
+    def finish(self, summarise: Callable, *, tables: Iterable[str] = (), skipped: Iterable[dict] = ()) -> None:
         """Merge the parts and `skipped` rows, write what changed, and add `summarise(tables)` to the manifest.
 
         `tables` names those that are written even if they have no rows.

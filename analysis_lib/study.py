@@ -86,9 +86,8 @@ def sweep(
         keep: which samples get knockouts, emergence and lens: those answered "correct", "wrong", or "all". Pathways
             and controls are about accuracy and run on all samples.
         measure: any of knockout, emergence, lens, pathway, and controls (the answer without video, from one frame,
-            from shuffled frames), widths (centred windows of `edges.window_sizes`), pairs (every pair of frames and
-            every distance between frames, cut in all layers), heads (edge sets into the last token, cut in single
-            query heads of single layers); empty measures the baseline alone.
+            from shuffled frames), widths (centred windows of `edges.window_sizes`), pairs (`edges.frame_edge_sets` cut
+            in all layers), heads (edges into the last token, in single heads); empty measures the baseline alone.
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu" or "cuda".
         seed: of the draw of samples and of random pathways.
@@ -192,12 +191,9 @@ def _load(model: str, dtype: str, device: str) -> VideoLLM:
 
 def _skip_row(skip: Skip) -> dict[str, str]:
     return {
-        "task": skip.task,
-        "sample_id": skip.sample_id,
-        "video": skip.clip,
-        "reason": skip.reason,
+        "task": skip.task, "sample_id": skip.sample_id, "video": skip.clip, "reason": skip.reason,
         "sample_sha256": skip.sha256,
-    }
+    }  # fmt: skip
 
 
 def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -> None:

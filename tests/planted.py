@@ -117,10 +117,10 @@ def pathway(rng, base, kept=0.42, accuracy=None):
         for name, lost in loss.items():
             wrong = rng.random() < lost
             rows.append({
-                "task": row.task, "sample_id": row.sample_id, "pathway": name, "edges_kept": int(kept * 87120),
-                "edges_total": 87120, "flops_kept": 0.9, "p_base": row.p_base,
+                "task": row.task, "sample_id": row.sample_id, "video": row.video, "pathway": name,
+                "edges_kept": int(kept * 87120), "edges_total": 87120, "flops_kept": 0.9, "p_base": row.p_base,
                 "p_pruned": row.p_base * (0.2 if wrong else 0.97), "prediction_base": row.prediction,
-                "prediction": "X" if wrong else row.prediction,
+                "prediction": "X" if wrong else row.prediction, "correct": row.correct and not wrong,
             })  # fmt: skip
     return pd.DataFrame(rows)
 

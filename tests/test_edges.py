@@ -50,9 +50,23 @@ def test_pairs_and_distances_each_make_up_the_cross_frame_edges(tiny_inputs):
     sets = frame_edge_sets(8)
     blocked = {name: blocked_edges(name, tiny_inputs.roles) for name in sets}
     whole = blocked_edges("cross-frame", tiny_inputs.roles)
-    for kind in ("->", "@"):
-        assert np.array_equal(sum(b.astype(int) for name, b in blocked.items() if kind in name), whole)
-    assert sets["frame 2->frame 5"] == (5, 2, 3) and sets["cross-frame@7"] == (0, 0, 7) and len(sets) == 28 + 7
+    starts = {"frame ": "->frame", "earlier": "->", "frame": "->later", "cross-frame@": "@"}
+    groups = {
+        (start, part): [b.astype(int) for name, b in blocked.items() if name.startswith(start) and part in name]
+        for start, part in starts.items()
+    }
+    assert [len(group) for group in groups.values()] == [28, 7, 7, 7] and len(sets) == 28 + 7 + 7 + 7 + 1
+    assert all(np.array_equal(sum(group), whole) for group in groups.values())
+    assert sets["frame 2->frame 5"] == (5, 2, 3) and sets["cross-frame@7"] == (0, 0, 7)
+    assert sets["earlier frames->frame 3"] == (3, 0, 0) and sets["frame 3->later frames"] == (0, 3, 0)
+
+
+def test_a_frame_with_all_others_is_the_union_of_its_pairs(tiny_inputs):
+    pair = {name: blocked_edges(name, tiny_inputs.roles) for name in frame_edge_sets(8)}
+    assert np.array_equal(
+        pair["earlier frames->frame 4"], np.any([pair[f"frame {i}->frame 4"] for i in (1, 2, 3)], axis=0)
+    )
+    assert np.array_equal(pair["frame 6->later frames"], np.any([pair[f"frame 6->frame {i}"] for i in (7, 8)], axis=0))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +75,9 @@ def test_pairs_and_distances_each_make_up_the_cross_frame_edges(tiny_inputs):
         ("frame 2->frame 9", "needs 9 frames; the clip has 8"),
         ("cross-frame@8", "needs 9 frames; the clip has 8"),
         ("frame 5->frame 2", "holds no edge: frame 2 cannot read a later frame"),
+        ("earlier frames->frame 1", "holds no edge in a clip of 8 frames"),
+        ("frame 8->later frames", "holds no edge in a clip of 8 frames"),
+        ("later frames->frame 3", "unknown edge set"),
         ("frame 0->last", "unknown edge set 'frame 0->last'"),
         ("cross-frame@0", "unknown edge set 'cross-frame@0'"),
         ("frame 2", "frame 2->frame 5"),

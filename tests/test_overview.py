@@ -6,6 +6,7 @@ import pytest
 
 from analysis_lib import claims, overview, stats, tables
 from analysis_lib.errors import StudyError
+from analysis_lib.request import check_request
 
 
 def write(folder, **frames):
@@ -22,7 +23,8 @@ def out(tmp_path_factory):
     knock = planted.knockout(rng, base)
     full, image = (root / "results" / name / "embedded-k3-center" for name in ("video", "image"))
     write(full, baseline=base, knockout=knock, emergence=planted.emergence(rng, base), lens=planted.lens(rng, base))
-    name = claims.ranges_name(claims.effective_ranges(knock, stats.split_videos(base, "selection")))
+    ranges = claims.effective_ranges(knock, stats.split_videos(base, "selection"))
+    name = check_request(model="video", ranges=ranges).ranges_name
     write(full, controls=planted.controls(rng, base), pathway=planted.pathway(rng, base).assign(ranges=name))
     write(image, baseline=base, knockout=planted.knockout(rng, base, ["cross-frame"], scale=0.05))
     return root
@@ -38,7 +40,7 @@ def test_every_stored_finding_is_tested(out):
 
 def test_nothing_stored_names_the_command(tmp_path):
     with pytest.raises(StudyError, match="run python -m analysis_lib reproduce"):
-        overview.across_models("embedded", out=str(tmp_path))
+        overview.across_models("embedded", model="m", image_model="", out=str(tmp_path))
 
 
 def test_flow_needs_examples(out):

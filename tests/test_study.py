@@ -14,7 +14,7 @@ import pytest
 from clips import item, write_clip, write_small_benchmark, write_sound, write_task
 from conftest import GOLDEN
 
-from analysis_lib import measure, paths, study, tables
+from analysis_lib import maps, measure, paths, study, tables
 from analysis_lib.errors import StudyError
 
 EDGES = ("cross-frame", "video->last")
@@ -244,13 +244,10 @@ def test_controls_answer_without_evidence_in_time(root, copy):
 def test_maps_hold_every_pair_head_and_width(root, copy):
     found = sweep(root, copy, samples=1, measure=("pairs", "heads", "widths"))
     assert len(found.baseline) == 2 and found.knockout.empty
-    pairs = found.pairs.groupby("sample_id")["edge_set"].nunique()
-    assert (
-        set(pairs) == {28 + 7} and (found.pairs["first_layer"] == 1).all() and (found.pairs["last_layer"] == 12).all()
-    )
-    assert (found.pairs["distance"] == found.pairs["query_frame"] - found.pairs["key_frame"])[
-        found.pairs["query_frame"] > 0
-    ].all()
+    assert set(found.pairs.groupby("sample_id")["edge_set"].nunique()) == {28 + 7 + 7 + 7 + 1}
+    assert (found.pairs["first_layer"] == 1).all() and (found.pairs["last_layer"] == 12).all()
+    alone = maps.single_pairs(found.pairs)
+    assert (alone["distance"] == alone["query_frame"] - alone["key_frame"]).all()
     assert set(found.heads["edge_set"]) == {"video->last"}  # of the two sets, the one into the last token
     assert len(found.heads.drop_duplicates(["layer", "head"])) == 12 * 4 and len(found.heads) == 2 * 12 * 4
     assert found.widths.groupby(["sample_id", "edge_set", "window"]).size().to_dict() == {
