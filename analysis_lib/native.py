@@ -98,7 +98,7 @@ def make_native_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     embeds, kwargs, given = encode_once(vlm, given)
     letters = list(vlm.letter_ids[: len(sample.options)])
     inputs = Inputs(ids, embeds, roles, letters, len(ids), counts, grid, kwargs, given)
-    return _repaired(vlm, inputs) if family.positions == "repaired" else inputs
+    return _repaired(vlm, inputs, family)
 
 
 def _process(vlm: VideoLLM, text: str, clip: Any) -> tuple[dict[str, Any], str]:
@@ -201,11 +201,19 @@ def frame_counts(
     return counts, grid if len(set(counts)) == 1 else None
 
 
-def _repaired(vlm: VideoLLM, inputs: Inputs) -> Inputs:
-    own = inputs.decoder_kwargs["position_ids"]
+def _repaired(vlm: VideoLLM, inputs: Inputs, family: Family) -> Inputs:
+    """The inputs with text after the video where it belongs in time; as they are, if it is there."""
+    own = inputs.decoder_kwargs.get("position_ids")
+    if own is None or own.ndim != 3:  # positions in one dimension: nothing to go wrong
+        return inputs
     fixed = continued_positions(own, inputs.roles.frame_of > 0)
     if torch.equal(fixed, own):
         return inputs
+    if family.positions != "repaired":
+        raise StudyError(
+            f"{type(vlm.hf).__name__} puts the text after the video inside the video's span of positions; if its "
+            "authors' code does not, set positions='repaired' for it in families.FAMILIES"
+        )
     given = {**inputs.model_inputs, "position_ids": fixed}
     embeds, kwargs = decoder_call(vlm, given)
     if not torch.equal(kwargs["position_ids"], fixed):

@@ -115,6 +115,10 @@ def test_an_unseen_architecture_passes_the_checks_or_is_told_which_failed(checkp
     assert checkpoint("internvl").num_frames == tiny_families.FRAMES
     with pytest.raises(StudyError, match="'llava_onevision' .* is no known family.*runs of .33. video tokens"):
         checkpoint("llava_onevision")
+    checkpoint("qwen2_vl")
+    monkeypatch.delitem(families.FAMILIES, "qwen2_vl")
+    with pytest.raises(StudyError, match="'qwen2_vl' .* is no known family.*inside the video's span of positions"):
+        checkpoint("qwen2_vl")
 
 
 def test_a_folder_without_a_chat_template_is_refused(checkpoint, tmp_path, monkeypatch):
