@@ -30,9 +30,10 @@ OPEN, CUT = "all edges", "cross-frame edges cut"
 class Example:
     """One sample as stored.
 
-    `frames` (T, S, S, 3) uint8, the square that the model sees; `words` (L, T, h, w) the nearest word of each video
-    token after each layer; `tokens` the pieces of the question block; `attention` and `attention_cut` (L, Q, T, h, w)
-    from each of these onto video tokens, mean over heads, with all edges and with cross-frame edges cut in all layers;
+    `frames` (T, H, W, 3) uint8, what the model sees (one a temporal patch, where frames are merged); `words`
+    (L, T, h, w) the nearest word of each video token after each layer; `tokens` the pieces of the question block;
+    `attention` and `attention_cut` (L, Q, T, h, w) from each of these onto video tokens, mean over heads, with all
+    edges and with cross-frame edges cut in all layers;
     `kinds` maps each keyword of the lens to its kind.
     """
 
@@ -101,6 +102,7 @@ def write(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequ
     inputs, roles, grid = answer.inputs, answer.inputs.roles, answer.inputs.grid
     if grid is None:
         raise StudyError(f"{vlm.name} shows frames with different numbers of tokens; their maps cannot be drawn")
+    crops = vlm.processor is None or bool(getattr(vlm.processor.video_processor, "do_center_crop", False))
     queries = roles.positions("question_block")
     top = lens.logit_lens(vlm, inputs, answer.clean, {})[1]  # (L, N_v)
     cut = blocked_edges("cross-frame", roles)
@@ -118,7 +120,7 @@ def write(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequ
     spelled = {int(i): vlm.tokenizer.decode([int(i)]).strip() for i in np.unique(top)}
     arrays = {
         "about": np.array(json.dumps(about, ensure_ascii=False)),
-        "frames": seen_by_model(answer.clip.frames),
+        "frames": seen_by_model(answer.clip.frames[:: len(answer.clip.frames) // grid[0]], crop=crops),
         "words": np.vectorize(spelled.__getitem__, otypes=[str])(top).reshape(len(top), *grid),
         "attention": maps[0].reshape(*maps[0].shape[:2], *grid).astype(np.float16),
         "attention_cut": maps[1].reshape(*maps[1].shape[:2], *grid).astype(np.float16),
@@ -128,15 +130,17 @@ def write(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequ
     write_atomic(file, buffer.getvalue())
 
 
-def seen_by_model(frames: np.ndarray) -> np.ndarray:
-    """The central square (T, S, S, 3) of frames (T, H, W, 3), to which the vision tower's crop is equal, S <= 336."""
+def seen_by_model(frames: np.ndarray, *, crop: bool = True) -> np.ndarray:
+    """What the vision tower sees of frames (T, H, W, 3), no side over 336 pixels: the central square, or all of it."""
     from PIL import Image
 
     height, width = frames.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = frames[:, top : top + side, left : left + side]
-    if side <= LARGEST:
-        return square
-    size = (LARGEST, LARGEST)
-    return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in square])
+    if crop:
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        frames, height, width = frames[:, top : top + side, left : left + side], side, side
+    longest = max(height, width)
+    if longest <= LARGEST:
+        return frames
+    size = (width * LARGEST // longest, height * LARGEST // longest)  # PIL wants (width, height)
+    return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in frames])
