@@ -36,7 +36,7 @@ def prepare(vlm: VideoLLM, folder: Path) -> None:
     from transformers import AutoProcessor
 
     try:
-        vlm.processor = AutoProcessor.from_pretrained(folder)
+        vlm.processor = _with_tokenizer(AutoProcessor.from_pretrained(folder), vlm.tokenizer)
         user = [{"type": "video"}, {"type": "text", "text": CONTENT}]
         conversation = [{"role": "user", "content": user}]
         vlm.template = vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
@@ -45,6 +45,16 @@ def prepare(vlm: VideoLLM, folder: Path) -> None:
         raise StudyError(f"{folder}: the processor or its chat template cannot be used ({reason})") from error
     if not isinstance(getattr(vlm.processor, "video_token", None), str):
         raise StudyError(f"{folder}: {type(vlm.processor).__name__} takes no videos")
+
+
+def _with_tokenizer(processor: Any, tokenizer: Any) -> Any:
+    """The processor with the tokenizer as saved; its own may have been rebuilt from a class name, with other ids."""
+    processor.tokenizer = tokenizer
+    for name in [name for name in vars(processor) if name.endswith("_token_id")]:
+        token = getattr(processor, name.removesuffix("_id"), None)
+        if isinstance(token, str):
+            setattr(processor, name, tokenizer.convert_tokens_to_ids(token))
+    return processor
 
 
 def verify(vlm: VideoLLM) -> None:
@@ -88,7 +98,7 @@ def make_native_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     embeds, kwargs, given = encode_once(vlm, given)
     letters = list(vlm.letter_ids[: len(sample.options)])
     inputs = Inputs(ids, embeds, roles, letters, len(ids), counts, grid, kwargs, given)
-    return _repaired(vlm, inputs) if family.positions == "repaired" else inputs
+    return _repaired(vlm, inputs, family)
 
 
 def _process(vlm: VideoLLM, text: str, clip: Any) -> tuple[dict[str, Any], str]:
@@ -191,11 +201,19 @@ def frame_counts(
     return counts, grid if len(set(counts)) == 1 else None
 
 
-def _repaired(vlm: VideoLLM, inputs: Inputs) -> Inputs:
-    own = inputs.decoder_kwargs["position_ids"]
+def _repaired(vlm: VideoLLM, inputs: Inputs, family: Family) -> Inputs:
+    """The inputs with text after the video where it belongs in time; as they are, if it is there."""
+    own = inputs.decoder_kwargs.get("position_ids")
+    if own is None or own.ndim != 3:  # positions in one dimension: nothing to go wrong
+        return inputs
     fixed = continued_positions(own, inputs.roles.frame_of > 0)
     if torch.equal(fixed, own):
         return inputs
+    if family.positions != "repaired":
+        raise StudyError(
+            f"{type(vlm.hf).__name__} puts the text after the video inside the video's span of positions; if its "
+            "authors' code does not, set positions='repaired' for it in families.FAMILIES"
+        )
     given = {**inputs.model_inputs, "position_ids": fixed}
     embeds, kwargs = decoder_call(vlm, given)
     if not torch.equal(kwargs["position_ids"], fixed):

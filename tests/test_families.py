@@ -119,6 +119,19 @@ def test_float64_agrees_to_rounding(checkpoint, family, monkeypatch):
     assert exact.dtype == torch.float64 and (exact - full).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+def test_single_heads_where_heads_share_keys(checkpoint, family):
+    vlm = checkpoint(family)
+    inputs = make_inputs(vlm, SAMPLE, some_frames())
+    conditions = [
+        replace(one, heads=heads)
+        for one in sweep(inputs, ("cross-frame", "video->last", "question->last"))
+        for heads in ((2,), (1, 3))
+    ]
+    exact, full = both_modes(vlm, inputs, conditions)
+    assert (exact - full).abs().max() < 1e-5
+
+
 @torch.no_grad()
 def test_layers_with_a_sliding_window_keep_it(checkpoint):
     vlm = checkpoint("llava_onevision")

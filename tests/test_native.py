@@ -115,6 +115,10 @@ def test_an_unseen_architecture_passes_the_checks_or_is_told_which_failed(checkp
     assert checkpoint("internvl").num_frames == tiny_families.FRAMES
     with pytest.raises(StudyError, match="'llava_onevision' .* is no known family.*runs of .33. video tokens"):
         checkpoint("llava_onevision")
+    checkpoint("qwen2_vl")
+    monkeypatch.delitem(families.FAMILIES, "qwen2_vl")
+    with pytest.raises(StudyError, match="'qwen2_vl' .* is no known family.*inside the video's span of positions"):
+        checkpoint("qwen2_vl")
 
 
 def test_a_folder_without_a_chat_template_is_refused(checkpoint, tmp_path, monkeypatch):
@@ -130,6 +134,19 @@ def test_a_folder_without_a_chat_template_is_refused(checkpoint, tmp_path, monke
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["TheirOwnCode"]}))
     with pytest.raises(StudyError, match="no class 'TheirOwnCode'"):
         load_model(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "llava_onevision", "smolvlm"])
+def test_folders_of_older_checkpoints_load_alike(checkpoint, family, tmp_path):
+    new = checkpoint(family)
+    old = load_model(str(tiny_families.as_published_before(shutil.copytree(new.hf.name_or_path, tmp_path / "old"))))
+    old.num_frames = new.num_frames
+    one, other = (make_inputs(vlm, SAMPLE, some_frames()) for vlm in (new, old))
+    assert one.input_ids == other.input_ids and torch.equal(one.embeds, other.embeds)
+    (tmp_path / "old" / "video_preprocessor_config.json").unlink()
+    (tmp_path / "old" / "preprocessor_config.json").unlink()
+    with pytest.raises(StudyError, match="holds no preprocessor_config.json"):
+        load_model(str(tmp_path / "old"))
 
 
 def test_a_processor_that_tokenizes_otherwise_is_refused(checkpoint, monkeypatch):

@@ -6,6 +6,7 @@ tower of one or two layers. The tokenizer is the golden checkpoint's with the fa
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,8 @@ EXTRA = {
     "qwen3_vl": VISION,
     "glm4v": ("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
 }
+CLASSES = {"llava_next_video": "LlamaTokenizer", "video_llava": "LlamaTokenizer", "smolvlm": "GPT2Tokenizer"}
+CLASSES["glm4v"] = "PreTrainedTokenizerFast"
 AROUND = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), VISION)
 AROUND["glm4v"] = ("<|begin_of_video|>", "<|end_of_video|>")
 
@@ -75,6 +78,22 @@ def build(family: str, folder: Path) -> Path:
                 parameter.mul_(5)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"  # with the class that published checkpoints name
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "tokenizer_class": CLASSES.get(family, "Qwen2Tokenizer")})
+    )
+    return folder
+
+
+def as_published_before(folder: Path) -> Path:
+    """Rewrites a folder's processor into the separate files that checkpoints had before transformers 5."""
+    config = json.loads((folder / "processor_config.json").read_text())
+    for part, name in (("image_processor", "preprocessor"), ("video_processor", "video_preprocessor")):
+        (folder / f"{name}_config.json").write_text(json.dumps(config.pop(part)))
+    (folder / "processor_config.json").write_text(json.dumps(config))
+    template = folder / "chat_template.jinja"
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template.read_text()}))
+    template.unlink()
     return folder
 
 
