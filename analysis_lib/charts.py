@@ -199,3 +199,27 @@ def verdict_figure(table: pd.DataFrame, title: str) -> Figure:
     headline(fig, title)
     sns.despine(ax=ax, left=True, bottom=True)
     return fig
+
+
+def cost_figure(table: pd.DataFrame, gain: pd.DataFrame) -> Figure:
+    """Left: seconds of a sweep by frames and procedure. Right: operations of LLaVA-NeXT-7B's shape by class.
+
+    `table` and `gain` are those of `bench.sweep_costs` and `bench.ratios`.
+    """
+    same = {"layers": 12, "options": 4, "edge_sets": "all"}  # only the number of frames differs
+    frames = table[(table[[*same]] == pd.Series(same)).all(axis=1) & table["model"].str.startswith("random")]
+    large = table[table["model"].str.contains("7B") & table["edge_sets"].isin(gain.index.unique("edge_sets"))]
+    colours = {"exact": GREEN, "full": GREY, "published": AMBER}
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.4))
+    sns.lineplot(frames, x="frames", y="seconds", hue="procedure", palette=colours, marker="o", ax=left)
+    left.set(xscale="log", yscale="log", ylabel="seconds for one sample's sweep", xticks=sorted(set(frames["frames"])))
+    left.xaxis.set_major_formatter("{x:.0f}")
+    left.minorticks_off()
+    bars = large.assign(tera=large["gflop"] / 1e3)
+    sns.barplot(bars, y="edge_sets", x="tera", hue="procedure", palette=colours, ax=right, legend=False, saturation=1)
+    right.set(xscale="log", xlabel="10¹² operations, LLaVA-NeXT-7B's shape", ylabel="")
+    times = gain.loc[[*zip(*(frames[name] for name in gain.index.names), strict=True)], "full"]
+    words = f"{times.min():.0f} to {times.max():.0f} times less time than one complete pass per condition"
+    headline(fig, f"An exact sweep takes {words}")
+    sns.despine(fig=fig)
+    return fig
