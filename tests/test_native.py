@@ -20,7 +20,9 @@ from analysis_lib.provenance import of_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
 
-PATCHES = {"qwen2_vl": 2, "qwen2_5_vl": 2, "qwen3_vl": 2, "glm4v": 2}  # frames that make one temporal patch
+PATCHES = dict.fromkeys(
+    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v"), 2
+)  # frames that make one temporal patch
 
 
 def test_roles_are_a_partition_that_decodes_to_its_source(case):
@@ -36,7 +38,12 @@ def test_roles_are_a_partition_that_decodes_to_its_source(case):
     assert roles.quote(start, stop).strip() == SAMPLE.question and not more
     assert case.vlm.tokenizer.decode(inputs.input_ids[start:stop]).strip() == SAMPLE.question
     wanted = {"internvl": "Frame3: ", "smolvlm": "Frame from 00:02:", "video_llama_3": "Time 2.0s:"}
-    wanted |= {"qwen3_vl": "<2.5 seconds>", "glm4v": "<|end_of_image|>2", "llava_onevision": "<video>"}
+    wanted |= {
+        "qwen3_vl": "<2.5 seconds>",
+        "qwen3_vl_moe": "<0.5 seconds>",
+        "glm4v": "<|end_of_image|>2",
+        "llava_onevision": "<video>",
+    }
     text = "".join(roles.quote(*run) for run in roles.runs("frame_text"))
     assert wanted[case.name] in text if case.name in wanted else not text
 

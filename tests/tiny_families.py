@@ -45,17 +45,19 @@ FAMILIES = {
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
     "qwen3_vl": QWEN,
+    "qwen3_vl_moe": QWEN,
     "glm4v": {"image_token": "<|image|>", "video_token": "<|video|>"},
 }
 EXTRA = {
     "qwen2_vl": VISION,
     "qwen2_5_vl": VISION,
     "qwen3_vl": VISION,
+    "qwen3_vl_moe": VISION,
     "glm4v": ("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
 }
 CLASSES = {"llava_next_video": "LlamaTokenizer", "video_llava": "LlamaTokenizer", "smolvlm": "GPT2Tokenizer"}
 CLASSES["glm4v"] = "PreTrainedTokenizerFast"
-AROUND = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), VISION)
+AROUND = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), VISION)
 AROUND["glm4v"] = ("<|begin_of_video|>", "<|end_of_video|>")
 
 
@@ -160,16 +162,13 @@ def _processor(family: str) -> Any:
             image_processor=tf.VideoLlama3ImageProcessor(**flat),
             video_processor=tf.VideoLlama3VideoProcessor(**flat), **kw,
         )  # fmt: skip
-    names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "glm4v": "Glm4v"}
-    video = {"qwen3_vl": tf.Qwen3VLVideoProcessor, "glm4v": tf.Glm4vVideoProcessor}.get(
-        family, tf.Qwen2VLVideoProcessor
-    )
+    names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "glm4v": "Glm4v"}
+    video = dict.fromkeys(("qwen3_vl", "qwen3_vl_moe"), tf.Qwen3VLVideoProcessor) | {"glm4v": tf.Glm4vVideoProcessor}
+    video = video.get(family, tf.Qwen2VLVideoProcessor)
     image = tf.Glm4vImageProcessor if family == "glm4v" else tf.Qwen2VLImageProcessor
-    if family == "glm4v":
+    if family in ("glm4v", "qwen3_vl", "qwen3_vl_moe"):  # theirs are sizes of all frames together
         patches["size"] = {"shortest_edge": 16 * 16 * 2, "longest_edge": 24 * 24 * 4}
-    if family == "qwen3_vl":
-        patches["size"] = {"shortest_edge": 16 * 16 * 2, "longest_edge": 24 * 24 * 4}
-    return getattr(tf, names[family] + "Processor")(
+    return getattr(tf, names.get(family, "Qwen3VL") + "Processor")(
         image_processor=image(**patches), video_processor=video(**patches), **kw
     )
 
@@ -238,9 +237,13 @@ def _model(family: str, tokenizer: Any) -> Any:
         return tf.Qwen2_5_VLForConditionalGeneration(
             tf.Qwen2_5_VLConfig(vision_config=vision, text_config=text, **places)
         )
-    if family == "qwen3_vl":
+    if family.startswith("qwen3_vl"):
         vision |= {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 16}
         text["head_dim"] = 8
-        return tf.Qwen3VLForConditionalGeneration(tf.Qwen3VLConfig(vision_config=vision, text_config=text, **places))
+        if family == "qwen3_vl_moe":
+            text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+        name = "Qwen3VLMoe" if family == "qwen3_vl_moe" else "Qwen3VL"
+        config = getattr(tf, name + "Config")(vision_config=vision, text_config=text, **places)
+        return getattr(tf, name + "ForConditionalGeneration")(config)
     vision["image_size"] = 16
     return tf.Glm4vForConditionalGeneration(tf.Glm4vConfig(vision_config=vision, text_config=text, **places))
