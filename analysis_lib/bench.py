@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis_lib import engine, exact, paths, plots
+from analysis_lib import charts, engine, exact, paths, plots
 from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.engine import Condition
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, load_model
@@ -217,7 +217,11 @@ def main() -> None:
     print(ratios(table).round(1).to_string())
     print("the same in floating-point operations\n", ratios(table, "gflop").round(1).to_string(), sep="")
     print(pd.Series(facts).to_string())
-    _draw(table)
+    alt = (
+        "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by frames and procedure. "
+        "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
+    )
+    plots.save_figure(charts.cost_figure(table, ratios(table)), "bench", table, alt, model="bench")
 
 
 def _large(base: VideoLLM) -> list[dict[str, Any]]:
@@ -232,42 +236,6 @@ def _large(base: VideoLLM) -> list[dict[str, Any]]:
     torch.cuda.reset_peak_memory_stats()
     rows = sweep_costs(vlm, inputs, repeats=1)
     return [row | {"gpu_memory_mb": (torch.cuda.max_memory_allocated() - before) >> 20} for row in rows]
-
-
-def _draw(table: pd.DataFrame) -> None:
-    """Left: seconds by number of frames and procedure. Right: operations of LLaVA-NeXT-7B's shape by class."""
-    import matplotlib.pyplot as plt
-
-    every = table[(table["edge_sets"] == "all") & (table["layers"] == 12) & (table["options"] == 4)]
-    every = every[every["model"].str.startswith("random")].sort_values("frames")
-    gain = ratios(every).droplevel("edge_sets")
-    large = table[(table["model"] == "LLaVA-NeXT-7B shape") & table["edge_sets"].isin([*CLASSES, "all"])]
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    colours = {"exact": plots.GREEN, "full": plots.GREY, "published": plots.AMBER}
-    for name, colour in colours.items():
-        rows = every[every["procedure"] == name]
-        left.plot(rows["frames"], rows["seconds"], marker="o", label=name, color=colour)
-    ticks = sorted(every["frames"].unique())
-    left.set(xscale="log", yscale="log", xlabel="frames", ylabel="seconds for one sample's sweep", xticks=ticks)
-    left.xaxis.set_major_formatter("{x:.0f}")
-    left.minorticks_off()
-    left.legend(frameon=False)
-    bars = (
-        large.pivot(index="edge_sets", columns="procedure", values="gflop").loc[[*CLASSES, "all"], list(colours)] / 1e3
-    )
-    bars.plot.barh(ax=right, logx=True, color=list(colours.values()), legend=False, width=0.8)
-    right.invert_yaxis()
-    right.set(xlabel="10¹² operations, LLaVA-NeXT-7B's shape", ylabel="")
-    low, high = gain["full"].min(), gain["full"].max()
-    plots.headline(
-        fig, f"An exact sweep takes {low:.0f} to {high:.0f} times less time than a complete pass per condition"
-    )
-    alt = (
-        "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by number of frames. "
-        "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
-    )
-    plots.save_figure(fig, "bench", pd.concat([every, large]), alt, model="bench")
-    plt.close(fig)
 
 
 if __name__ == "__main__":

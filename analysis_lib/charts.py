@@ -84,22 +84,26 @@ def word_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
 
 
 def keyword_figure(kinds: pd.DataFrame, words: pd.DataFrame, title: str) -> Figure:
-    """Left: hits per question by layer for both kinds. Right: where in depth each word comes up, shallow first."""
+    """Left: in which layers each kind's hits are, in %. Right: where in depth each word comes up, shallow first."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.9), width_ratios=[1.15, 1])
-    kinds = kinds.sort_values("layer")
-    palette = {"spatial": SPATIAL, "temporal": TEMPORAL}
-    sns.barplot(kinds, x="layer", y="mean", hue="kind", palette=palette, errorbar=None, ax=left, saturation=1)
+    total = kinds.groupby("kind")["mean"].sum()
+    names = {kind: f"{kind}: {total.get(kind, 0):.1f} hits" for kind in ("spatial", "temporal")}
+    shares = kinds.assign(hits=kinds["kind"].map(names)).sort_values("layer")
+    for column in ("mean", "low", "high"):
+        shares[column] = 100 * kinds[column] / kinds["kind"].map(total)
+    palette = dict(zip(names.values(), (SPATIAL, TEMPORAL), strict=True))
+    options = {"hue_order": [*names.values()], "palette": palette, "errorbar": None, "saturation": 1}
+    sns.barplot(shares, x="layer", y="mean", hue="hits", ax=left, **options)
     for kind, shift in (("spatial", -0.2), ("temporal", 0.2)):
-        part = kinds[kinds["kind"] == kind]
-        left.errorbar(
-            np.arange(len(part)) + shift, part["mean"], yerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.8
-        )
+        part = shares[shares["kind"] == kind]
+        x = np.arange(len(part)) + shift
+        left.errorbar(x, part["mean"], yerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.8)
     for bar in left.containers[1]:
         bar.set_hatch("////")
-    left.set(xlabel="layer", ylabel="video tokens that show a keyword, per question")
+    left.set(xlabel="layer", ylabel="share of the kind's hits on video tokens (%)")
     left.tick_params(axis="x", labelsize=7)
-    note = f"n = {kinds['n_samples'].max()}, 95 % intervals"
-    sns.move_legend(left, "lower left", bbox_to_anchor=(0, 1), ncol=2, title=note, alignment="left")
+    note = f"mean of {kinds['n_samples'].max()} questions, 95 % intervals"
+    sns.move_legend(left, "lower left", bbox_to_anchor=(0, 1), ncol=2, title=note, alignment="left", fontsize=7.5)
     _word_grid(right, words)
     headline(fig, title)
     sns.despine(ax=left)
@@ -194,4 +198,28 @@ def verdict_figure(table: pd.DataFrame, title: str) -> Figure:
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     headline(fig, title)
     sns.despine(ax=ax, left=True, bottom=True)
+    return fig
+
+
+def cost_figure(table: pd.DataFrame, gain: pd.DataFrame) -> Figure:
+    """Left: seconds of a sweep by frames and procedure. Right: operations of LLaVA-NeXT-7B's shape by class.
+
+    `table` and `gain` are those of `bench.sweep_costs` and `bench.ratios`.
+    """
+    same = {"layers": 12, "options": 4, "edge_sets": "all"}  # only the number of frames differs
+    frames = table[(table[[*same]] == pd.Series(same)).all(axis=1) & table["model"].str.startswith("random")]
+    large = table[table["model"].str.contains("7B") & table["edge_sets"].isin(gain.index.unique("edge_sets"))]
+    colours = {"exact": GREEN, "full": GREY, "published": AMBER}
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.4))
+    sns.lineplot(frames, x="frames", y="seconds", hue="procedure", palette=colours, marker="o", ax=left)
+    left.set(xscale="log", yscale="log", ylabel="seconds for one sample's sweep", xticks=sorted(set(frames["frames"])))
+    left.xaxis.set_major_formatter("{x:.0f}")
+    left.minorticks_off()
+    bars = large.assign(tera=large["gflop"] / 1e3)
+    sns.barplot(bars, y="edge_sets", x="tera", hue="procedure", palette=colours, ax=right, legend=False, saturation=1)
+    right.set(xscale="log", xlabel="10¹² operations, LLaVA-NeXT-7B's shape", ylabel="")
+    times = gain.loc[[*zip(*(frames[name] for name in gain.index.names), strict=True)], "full"]
+    words = f"{times.min():.0f} to {times.max():.0f} times less time than one complete pass per condition"
+    headline(fig, f"An exact sweep takes {words}")
+    sns.despine(fig=fig)
     return fig

@@ -104,6 +104,7 @@ def finding(name: str, statement: str, threshold: float, unit: str, span: float 
         @wraps(measure)
         def claim(*tables: pd.DataFrame) -> Claim:
             reps, rows, because = measure(*tables)
+            because = because.replace(" -0.0 ", " 0.0 ")
             return decide(name, statement, reps, rows, threshold=threshold, unit=unit, because=because, span=span)
 
         return claim

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis_lib.edges import Window, blocked_edges, frame_edge_sets, window_sizes, windows
 from analysis_lib.engine import Condition, knockout_logits, query_heads
+from analysis_lib.errors import StudyError
 from analysis_lib.models import decoder_layers
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ def _cut(answer: Answer, what: str, cuts: Sequence[tuple[dict[str, Any], Window]
     conditions share batches. The first word of `what` is the table.
     """
     blocked = {own["edge_set"]: blocked_edges(own["edge_set"], answer.inputs.roles) for own, _ in cuts}
+    empty = [name for name, edges in blocked.items() if not edges.any()]
+    if empty:
+        raise StudyError(f"{', '.join(empty)} holds no edge in this prompt (queries read earlier keys); leave it out")
     conditions = [
         Condition(own["edge_set"], window, blocked[own["edge_set"]], (own["head"],) if "head" in own else ())
         for own, window in cuts

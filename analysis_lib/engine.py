@@ -10,24 +10,18 @@ knockout (Geva et al. 2023), as in the paper's section 3.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 
-from analysis_lib.edges import Window, blocked_edges
+from analysis_lib.edges import Window
 from analysis_lib.errors import StudyError
 from analysis_lib.exact import first_row, record, staggered
-from analysis_lib.hooks import attention_mask_hooks
-from analysis_lib.models import Inputs, VideoLLM, decoder_layers, model_logits, unembed
-from analysis_lib.passes import Clean, clean_pass, masked_logits
-from analysis_lib.prompts import LETTERS
+from analysis_lib.models import Inputs, VideoLLM, decoder_layers
+from analysis_lib.passes import masked_logits
 from analysis_lib.receipts import Receipt, measure
-
-__all__ = ["Clean", "Condition", "Receipt", "attention_mask_hooks", "clean_pass", "knockout_logits", "self_test"]
 
 CACHE, MOST = 8 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cache, and the most on a GPU
 
@@ -188,81 +182,3 @@ def _chunk_masks(
 def _full_rows(conditions: Sequence[Condition]) -> int:
     rows = {key: int((b.sum(1) == np.arange(1, len(b) + 1)).sum()) for key, b in _distinct(conditions).items()}
     return sum(rows[id(c.blocked)] * bool(c.window.layers) for c in conditions)
-
-
-# ---- does the instrument work on this model? ----
-
-
-@torch.no_grad()
-def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
-    """Checks of the instrument on one prompt, to be shown: columns `check`, `value`, `wanted`, `passed`. Nothing is
-    raised.
-
-    Values are largest differences of float32 logits or states, attention weights, or counts. Where two float32
-    computations of the same thing are compared, rounding is allowed for: 0.001, or 0.5 for a model in half precision.
-    """
-    clean, roles = clean_pass(vlm, inputs), inputs.roles
-    rounding = 1e-3 if vlm.dtype == torch.float32 else 0.5
-    untouched = model_logits(vlm, inputs)
-    cut, receipt = knockout_logits(vlm, inputs, [_all_into_last(vlm, inputs)] * 2)
-    answers = zip(LETTERS, inputs.letter_ids, strict=False)
-    unreadable = sum(vlm.tokenizer(roles.text + letter)["input_ids"][-1] != token for letter, token in answers)
-    noop = ("change of a logit by all-open masks", receipt.noop_difference)
-    exact = [
-        ("change of a logit left behind by knockouts", _gap(model_logits(vlm, inputs), untouched)),
-        ("largest attention weight on a cut edge", receipt.max_blocked_weight),
-        ("masks planned but not applied", receipt.expected - receipt.fired),
-        ("rows left without an open key", receipt.fully_blocked_rows),
-        ("change of earlier states by the last token", _look_ahead(vlm, inputs)),
-        ("positions without a role", inputs.n - len(roles.names)),
-        ("video tokens missing or in excess", _frame_gap(inputs)),
-        ("frames missing or in excess", int(roles.frame_of.max()) - len(inputs.frame_tokens)),
-        ("letters that do not follow the prompt as one token", unreadable),
-    ]
-    close = [
-        ("clean logits against the model's own", _gap(clean.logits, untouched)),
-        ("lens at the last layer against the logits", _gap(unembed(vlm, clean.last[-1]), untouched)),
-        ("attention kernel against measured weights", receipt.kernel_difference),
-        ("condition in a batch against alone", receipt.spot_check_difference),
-    ]
-    # On a GPU a mask, even an open one, selects another attention kernel, which rounds differently.
-    (exact if vlm.device.type == "cpu" else close).insert(0, noop)
-    effect = ("change of a logit by cutting all edges into last", _gap(cut[0], clean.logits))
-    return _verdicts(exact, close, [effect], rounding)
-
-
-def _verdicts(exact: list[tuple], close: list[tuple], felt: list[tuple], rounding: float) -> pd.DataFrame:
-    """Values that must be 0, those that must stay below rounding, and those that must exceed it."""
-    rows = [(name, float(value), "0", value == 0) for name, value in exact]
-    rows += [(name, float(value), f"< {rounding:g}", value < rounding) for name, value in close]
-    rows += [(name, float(value), f"> {rounding:g}", value > rounding) for name, value in felt]
-    return pd.DataFrame(rows, columns=["check", "value", "wanted", "passed"])
-
-
-def _frame_gap(inputs: Inputs) -> int:
-    """Video tokens that the processor's account and the roles count differently, summed over frames."""
-    differ = Counter(inputs.roles.frame_of[inputs.roles.frame_of > 0].tolist())
-    differ.subtract(dict(enumerate(inputs.frame_tokens, start=1)))
-    return sum(map(abs, differ.values()))
-
-
-def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.float() - other.float()).abs().max())
-
-
-def _all_into_last(vlm: VideoLLM, inputs: Inputs) -> Condition:
-    """All that the last position reads from others, cut in every layer."""
-    depth = len(decoder_layers(vlm))
-    blocked = np.zeros((inputs.n, inputs.n), bool)
-    blocked[-1, :-1] = True
-    return Condition("all->last", Window(1, 1, depth, tuple(range(1, depth + 1))), blocked)
-
-
-def _look_ahead(vlm: VideoLLM, inputs: Inputs) -> float:
-    """How much the states of video tokens change with the last token, edges cut or not: not at all if causal."""
-    other = replace(inputs, embeds=torch.cat([inputs.embeds[:, :-1], -inputs.embeds[:, -1:]], 1))
-    blocked = torch.from_numpy(blocked_edges("cross-frame", inputs.roles)).to(vlm.device)[None, None]
-    masks = {layer: blocked for layer in range(1, len(decoder_layers(vlm)) + 1)}
-    plain = _gap(clean_pass(vlm, other).video, clean_pass(vlm, inputs).video)
-    with attention_mask_hooks(vlm, masks):
-        return max(plain, _gap(clean_pass(vlm, other).video, clean_pass(vlm, inputs).video))

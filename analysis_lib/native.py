@@ -61,7 +61,7 @@ def verify(vlm: VideoLLM) -> None:
     """Try the instrument on an architecture that is not in the table; StudyError says which check failed."""
     from types import SimpleNamespace
 
-    from analysis_lib.engine import self_test
+    from analysis_lib.checks import self_test
 
     frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
     sample = SimpleNamespace(question="What moves?", options=("a cat", "a dog"), answer=0)

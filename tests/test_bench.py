@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis_lib import bench
+from analysis_lib import bench, charts
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,13 @@ def test_operations_are_counted_without_weights(tiny_vlm, costs, monkeypatch):
 def test_overhead_is_a_share(tiny_vlm):
     vlm = bench.random_model(tiny_vlm, 64, 2, 4)
     assert 0 <= bench.overhead(vlm, bench.random_inputs(vlm, 4, 2, 3)) < 100
+
+
+def test_the_figure_shows_the_measured_gain(costs):
+    import pandas as pd
+
+    shown = pd.concat([costs.assign(layers=12, options=4, frames=n) for n in (4, 8)] + [costs.assign(model="7B")])
+    gain = bench.ratios(shown)
+    fig = charts.cost_figure(shown, gain)
+    low = gain.xs("all", level="edge_sets").drop("7B")["full"].min()
+    assert f"takes {low:.0f} to" in fig.legends[0].get_title().get_text().replace("\n", " ")

@@ -4,7 +4,7 @@ import pytest
 from clips import write_small_benchmark
 from conftest import GOLDEN
 
-from analysis_lib import checks, engine
+from analysis_lib import checks
 from analysis_lib.errors import StudyError
 
 RANGES = {"cross_frame": (2, 6), "video_question": (3, 8), "question_last": (7, 10)}
@@ -32,8 +32,8 @@ def test_open_routes_are_measured_once_for_each_ranges(tmp_path, where):
 
 
 def test_a_failed_check_stops_also_when_it_is_stored(tmp_path, where, monkeypatch):
-    real = engine.self_test
-    monkeypatch.setattr(engine, "self_test", lambda vlm, inputs: real(vlm, inputs).assign(passed=False))
+    real = checks.self_test
+    monkeypatch.setattr(checks, "self_test", lambda vlm, inputs: real(vlm, inputs).assign(passed=False))
     for compute in (True, False):
         with pytest.raises(StudyError, match="no result of this model can be trusted"):
             checks.instrument_checks(tmp_path, compute=compute, **where)

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from analysis_lib import engine, hooks, receipts
+from analysis_lib.checks import self_test
 from analysis_lib.edges import EDGE_SETS, Window, blocked_edges, windows
-from analysis_lib.engine import Condition, Receipt, attention_mask_hooks, clean_pass, knockout_logits, self_test
+from analysis_lib.engine import Condition, Receipt, knockout_logits
 from analysis_lib.errors import StudyError
-from analysis_lib.hooks import measured_attention
+from analysis_lib.hooks import attention_mask_hooks, measured_attention
 from analysis_lib.models import decoder_layers, load_model, model_logits
-from analysis_lib.passes import masked_logits
+from analysis_lib.passes import clean_pass, masked_logits
 from analysis_lib.receipts import noop_difference
 from analysis_lib.torchvision_ops import ensure_torchvision
 

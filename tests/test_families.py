@@ -11,12 +11,14 @@ from tiny_families import SAMPLE, some_frames
 
 from analysis_lib import families, hooks
 from analysis_lib.capture import decoder_call
+from analysis_lib.checks import self_test
 from analysis_lib.edges import EDGE_SETS, Window, blocked_edges
-from analysis_lib.engine import Condition, attention_mask_hooks, clean_pass, knockout_logits, self_test
+from analysis_lib.engine import Condition, knockout_logits
 from analysis_lib.errors import StudyError
 from analysis_lib.exact import first_row, record
-from analysis_lib.hooks import measured_attention
+from analysis_lib.hooks import attention_mask_hooks, measured_attention
 from analysis_lib.models import decode, decoder_layers, make_inputs, model_logits, own_logits
+from analysis_lib.passes import clean_pass
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
 

@@ -9,9 +9,10 @@ import torch
 
 from analysis_lib import pathways
 from analysis_lib.edges import EDGE_SETS, blocked_edges, windows
-from analysis_lib.engine import Condition, clean_pass, knockout_logits
+from analysis_lib.engine import Condition, knockout_logits
 from analysis_lib.lens import answer_emergence
 from analysis_lib.models import final_norm, make_inputs
+from analysis_lib.passes import clean_pass
 
 TOLERANCE = 1e-4
 PUBLISHED_NAMES = dict(

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from analysis_lib.edges import blocked_edges
-from analysis_lib.engine import clean_pass
 from analysis_lib.errors import StudyError
 from analysis_lib.lens import answer_emergence, attention_maps, first_token_ids, logit_lens
 from analysis_lib.models import final_norm
+from analysis_lib.passes import clean_pass
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from tiny_families import SAMPLE, some_frames
 
 from analysis_lib import families, study
 from analysis_lib.capture import continued_positions, decoder_call
-from analysis_lib.engine import clean_pass
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.models import load_model, make_inputs, model_logits
+from analysis_lib.passes import clean_pass
 from analysis_lib.provenance import of_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor

@@ -6,11 +6,10 @@ import torch
 
 from analysis_lib import pathways
 from analysis_lib.edges import blocked_edges
-from analysis_lib.engine import clean_pass
 from analysis_lib.errors import StudyError
 from analysis_lib.hooks import attention_mask_hooks
 from analysis_lib.models import decoder_layers
-from analysis_lib.passes import masked_logits
+from analysis_lib.passes import clean_pass, masked_logits
 from analysis_lib.pathways import Ranges, pathway_ranges
 from analysis_lib.routes import STOPS, leak_report, live_rows
 

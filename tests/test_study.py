@@ -313,6 +313,11 @@ def test_cuts_that_cannot_be_made_are_refused_before_a_model_loads(root, tmp_pat
         sweep(root, tmp_path, **asked)
 
 
+def test_an_edge_set_without_edges_is_refused(root, tmp_path):
+    with pytest.raises(StudyError, match="question->video holds no edge in this prompt"):
+        sweep(root, tmp_path, edges="question->video", measure="knockout")
+
+
 # ---- not mixing ----
 
 OTHER = {
