@@ -221,12 +221,13 @@ def video_times(indices: np.ndarray | None = None) -> np.ndarray:
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """Write frames (T, H, W, 3) uint8 as H.264; a half-written file never bears the final name."""
+    """Write frames (T, H, W, 3) uint8 as H.264, the same bytes each time; a half-written file never bears the name."""
     import av
 
     partial = path.with_suffix(".partial.mp4")
     with av.open(str(partial), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "veryfast", "threads": "1"})
+        # A constant quantiser: with "crf", the encoder's look-ahead gives other bytes, and pixels, from run to run.
+        stream = container.add_stream("libx264", rate=FPS, options={"qp": "16", "preset": "veryfast", "threads": "1"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))

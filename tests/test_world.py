@@ -70,3 +70,11 @@ def test_video_file_holds_the_frames(tmp_path):
     assert clip.indices == (1, 5, 9, 13, 17, 20, 24, 28)
     assert np.abs(clip.frames.astype(int) - frames[list(clip.indices)]).mean() < 8
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_video_file_has_the_same_bytes_each_time(tmp_path):
+    blocks = np.random.default_rng(1).integers(0, 256, (24, 12, 12, 3), dtype=np.uint8)
+    frames = blocks.repeat(8, 1).repeat(8, 2)  # (24, 96, 96, 3), on which rate control wavers
+    for i in range(20):
+        world.write_video(tmp_path / f"{i}.mp4", frames)
+    assert len({file.read_bytes() for file in tmp_path.glob("*.mp4")}) == 1
