@@ -83,11 +83,11 @@ def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table
     for row in sorted(set(first)):
 
         def run(chunk: list[int], row: int = row) -> tuple[torch.Tensor, int, int]:
-            together = [conditions[i] for i in chunk]
-            blocked = table[index[chunk].to(table.device), row:]  # (c, r, n)
-            blocked = blocked[:, None] & _in_heads(vlm, together)  # (c, H or 1, r, n)
-            kinds = [(id(condition.blocked), condition.heads) for condition in together]
-            return staggered(vlm, calls, row, [condition.window.layers for condition in together], kinds, blocked)
+            kinds = [(id(conditions[i].blocked), conditions[i].heads) for i in chunk]
+            once = list(dict(zip(kinds, chunk, strict=True)).values())  # one condition of each kind, in order
+            blocked = table[index[once].to(table.device), row:]  # (K, r, n)
+            blocked = blocked[:, None] & _in_heads(vlm, [conditions[i] for i in once])  # (K, H or 1, r, n)
+            return staggered(vlm, calls, row, [conditions[i].window.layers for i in chunk], kinds, blocked)
 
         own = sorted((i for i, at in enumerate(first) if at == row), key=lambda i: conditions[i].window.first)
         yield from _in_batches(own, batch or _fitting(vlm, inputs.n - row, inputs.n), run)

@@ -73,12 +73,13 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     finally:
         for handle in handles:
             handle.remove()
-    calls = []
+    calls, seen = [], {}
     for i, own in enumerate(cache.layers):
         hidden, kwargs = arguments[i]
-        seen = _seen(kwargs.get("attention_mask"), inputs)
-        added = _added(outputs[i], arguments[i + 1][0])
-        calls.append(Call(hidden, kwargs, own.keys, own.values, seen, added, kernel))
+        mask, added = kwargs.get("attention_mask"), _added(outputs[i], arguments[i + 1][0])
+        if id(mask) not in seen:  # layers of one kind share their mask
+            seen[id(mask)] = _seen(mask, inputs)
+        calls.append(Call(hidden, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
     inputs.calls = calls
     return calls
 
@@ -116,15 +117,15 @@ def staggered(
 ) -> tuple[torch.Tensor, int, int]:
     """float32 last-position logits (C, V) of conditions that change nothing before position `row`.
 
-    `layers` (C) are the 1-based layers of each condition's window, `blocked` (C, H or 1, r, n) bool the edges cut in
-    them, in each query head or in all, in the rows from `row` on. Conditions of one of `kinds` (C) cut the same; those
-    with one past (the same cut in the same layers so far) are one state until they part: bottom-up windows share all
-    but their tails, equal clipped windows everything. Also returns how many masks reached an attention module, and how
-    many were sent.
+    `layers` (C) are the 1-based layers of each condition's window, `kinds` (C) say which edges it cuts there: `blocked`
+    (K, H or 1, r, n) bool has them for each distinct kind, in order of appearance, in each query head or in all, in the
+    rows from `row` on. Conditions with one past (the same kind cut in the same layers so far) are one state until they
+    part: bottom-up windows share all but their tails, equal clipped windows everything. Also returns how many masks
+    reached an attention module, and how many were sent.
     """
     packed = row == calls[0].seen.shape[0] - 1
-    call_layer = _call_packed if packed else _call
-    hidden, states, sent, fired = calls[0].hidden[:0, row:], [], 0, []
+    call_layer, place = _call_packed if packed else _call, {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
+    hidden, states, sent, fired, seen = calls[0].hidden[:0, row:], [], 0, [], None
     for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
         before, states = states, [state for state in dict.fromkeys(_pasts(kinds, layers, number)) if state[1]]
         if not states:
@@ -134,8 +135,10 @@ def staggered(
         places = [before.index(past) + 1 if past in before else 0 for past in pasts]
         if places != list(range(1, len(before) + 1)):
             hidden = torch.cat([call.hidden[:, row:], hidden])[places]  # (c, r, d)
+        if seen is not call.seen:  # mostly one for all layers
+            seen, opened = call.seen, call.seen[row:] & ~blocked  # (K, H or 1, r, n)
         cut = torch.tensor([own[-1] == number for _, own in states], device=hidden.device)[:, None, None, None]
-        mask = call.seen[row:] & ~(blocked[[kinds.index(kind) for kind, _ in states]] & cut)  # (c, H or 1, r, n)
+        mask = torch.where(cut, opened[[place[kind] for kind, _ in states]], seen[row:])  # (c, H or 1, r, n)
         sent += 1
         with _counted(module, fired):
             hidden = call_layer(module, call, row, hidden, mask)

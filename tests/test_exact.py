@@ -172,7 +172,7 @@ def run_exact(vlm, inputs, computed, edge_set, layers):
     blocked, calls = blocked_edges(edge_set, inputs.roles), exact.record(vlm, inputs)
     computed.clear()
     row = exact.first_row(blocked)
-    cut = torch.from_numpy(np.stack([blocked[row:]] * len(layers)))[:, None]
+    cut = torch.from_numpy(blocked[row:])[None, None]
     return exact.staggered(vlm, calls, row, layers, [edge_set] * len(layers), cut)
 
 
