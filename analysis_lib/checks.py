@@ -25,6 +25,7 @@ from analysis_lib.hooks import attention_mask_hooks
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, load_model, model_logits, unembed
 from analysis_lib.passes import clean_pass
 from analysis_lib.prompts import LETTERS
+from analysis_lib.request import check_request
 from analysis_lib.tables import write_atomic
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def open_routes(
     strict variant, from FOLDER/routes.csv; measured as above, and anew for other ranges. Columns `route`, `pathway`,
     `named`, `open` and `arrives`.
     """
-    name = " ".join(f"{route} {first}-{last}" for route, (first, last) in sorted(ranges.items()))
+    name = check_request(model=question["model"], ranges=ranges).ranges_name
 
     def measure(answer: Answer) -> pd.DataFrame:
         roles, depth = answer.inputs.roles, len(decoder_layers(answer.vlm))

@@ -1,6 +1,9 @@
-"""Writes the findings' numbers into README.md, between two marks, from stored results alone."""
+"""Writes numbers into README.md, between marks, from stored results alone: the findings, and the cost of a sweep."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from analysis_lib import overview, paths
 from analysis_lib.errors import StudyError
@@ -37,13 +40,42 @@ def findings_block() -> str:
     return text
 
 
+def cost_block() -> str:
+    """Markdown: seconds of one sweep on the embedded model, and operations of one in the 7B shape, by procedure."""
+    table = pd.read_csv(paths.DATA / "bench" / "cpu.csv")
+    costs = table.set_index(["model", "edge_sets", "procedure"]).sort_index()
+    spent, last = (costs.loc["embedded", which]["seconds"] for which in ("all", "into last"))
+    large = costs.loc["LLaVA-NeXT-7B shape", "all"]["gflop"] / 1e3
+    return (
+        f"On {table['threads'].iloc[0]} CPU threads, with the embedded model: {_costs(spent, '.2f', ' s')}. Into the "
+        f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. Counted for the shape of "
+        f"LLaVA-NeXT-7B, in 10¹² operations: {_costs(large, ',.0f')}.\n"
+    )
+
+
+def _costs(cost: pd.Series, form: str, unit: str = "") -> str:
+    """The three procedures' costs, and how many times that of `exact` the others have."""
+    texts = [f"{cost['exact']:{form}}{unit} exact"]
+    for name in ("full", "published"):
+        texts.append(f"{cost[name]:{form}}{unit} {name} ({cost[name] / cost['exact']:.1f} times)")
+    return ", ".join(texts)
+
+
+BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
+    (BEGIN, END): findings_block,
+    ("<!-- cost: written by `make readme` -->\n", "<!-- end of cost -->\n"): cost_block,
+}
+
+
 def write_readme(path: Path = paths.ROOT / "README.md") -> None:
-    """Replace the block between the marks. StudyError if the marks are not there."""
+    """Replace the blocks between the marks. StudyError if marks are not there once each."""
     text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise StudyError(f"{path} must hold the marks {BEGIN.strip()} and {END.strip()} once each")
-    before, rest = text.split(BEGIN)
-    path.write_text(before + BEGIN + findings_block() + END + rest.split(END)[1])
+    for (begin, end), block in BLOCKS.items():
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise StudyError(f"{path} must hold the marks {begin.strip()} and {end.strip()} once each")
+        before, rest = text.split(begin)
+        text = before + begin + block() + end + rest.split(end)[1]
+    path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,12 @@ def test_readme_states_the_stored_findings():
     assert block.count("](notebooks/executed/embedded/") == 4
 
 
+def test_readme_states_the_stored_cost():
+    assert readme.cost_block() in (paths.ROOT / "README.md").read_text()
+
+
 def test_only_the_marked_block_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(readme, "findings_block", lambda: "new\n")
+    monkeypatch.setattr(readme, "BLOCKS", {(readme.BEGIN, readme.END): lambda: "new\n"})
     file = tmp_path / "README.md"
     file.write_text(f"before\n{readme.BEGIN}old\n{readme.END}after\n")
     readme.write_readme(file)
