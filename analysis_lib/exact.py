@@ -29,16 +29,18 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.hooks import in_form_of
 from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, final_norm, unembed
+from analysis_lib.passes import Clean, states_of
 
 
 @dataclass
 class Call:
-    """How the clean pass called one decoder layer: its input (1, n, d), arguments, keys and values (1, H, n, D), which
-    keys the model lets each query see (n, n) bool, what the decoder adds to the layer's output (1, n, d) or None, and
-    the attention kernel, on which the form of the masks depends.
+    """How the clean pass called one decoder layer: its input and output (1, n, d), arguments, keys and values
+    (1, H, n, D), which keys the model lets each query see (n, n) bool, what the decoder adds to the layer's output
+    (1, n, d) or None, and the attention kernel, on which the form of the masks depends.
     """
 
     hidden: torch.Tensor
+    output: torch.Tensor
     kwargs: dict[str, Any]
     keys: torch.Tensor
     values: torch.Tensor
@@ -79,9 +81,14 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
         mask, added = kwargs.get("attention_mask"), _added(outputs[i], arguments[i + 1][0])
         if id(mask) not in seen:  # layers of one kind share their mask
             seen[id(mask)] = _seen(mask, inputs)
-        calls.append(Call(hidden, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
+        calls.append(Call(hidden, outputs[i], kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
     inputs.calls = calls
     return calls
+
+
+def recorded_states(vlm: VideoLLM, inputs: Inputs) -> Clean:
+    """What `passes.clean_pass` finds, read from the record, so that a sample needs one clean pass and not two."""
+    return states_of(vlm, inputs, [call.output for call in record(vlm, inputs)])
 
 
 def _added(output: torch.Tensor, following: torch.Tensor) -> torch.Tensor | None:

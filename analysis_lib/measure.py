@@ -22,8 +22,9 @@ from analysis_lib.benchmarks import Sample
 from analysis_lib.cuts import CUT, frame_pairs
 from analysis_lib.edges import Window, windows
 from analysis_lib.errors import StudyError
+from analysis_lib.exact import recorded_states
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, make_inputs
-from analysis_lib.passes import Clean, clean_pass, masked_logits
+from analysis_lib.passes import Clean, masked_logits
 from analysis_lib.receipts import Receipt
 from analysis_lib.request import Request
 from analysis_lib.todo import Todo, is_kept
@@ -97,7 +98,7 @@ def ask(vlm: VideoLLM, sample: Sample) -> Answer:
     """Put one sample to the untouched model. Raises SampleError for a sample that cannot be asked."""
     clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end, rule=sample.rule)
     inputs = make_inputs(vlm, sample, clip)
-    return Answer(vlm, sample, clip, inputs, clean_pass(vlm, inputs))
+    return Answer(vlm, sample, clip, inputs, recorded_states(vlm, inputs))
 
 
 def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings) -> Rows:

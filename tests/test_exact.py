@@ -152,6 +152,8 @@ def test_the_record_is_the_clean_pass(tiny_vlm, tiny_inputs):
     assert torch.allclose(calls[5].hidden[0, -1], clean.last[4], atol=1e-5)
     last = decoder_layers(tiny_vlm)[-1](calls[-1].hidden, **{**calls[-1].kwargs, "past_key_values": None})
     assert torch.allclose(unembed(tiny_vlm, last[0, -1]), clean.logits, atol=1e-4)
+    read = exact.recorded_states(tiny_vlm, tiny_inputs)
+    assert all(torch.equal(getattr(read, name), getattr(clean, name)) for name in ("logits", "last", "video"))
 
 
 @pytest.fixture
