@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,8 +89,11 @@ def fetch(model: str) -> tuple[Path, str]:
     return check_folder(folder), folder.name
 
 
-def load_strict(folder: Path, family: Family, dtype: torch.dtype) -> PreTrainedModel:
-    """The model with SDPA attention; StudyError names weights that are missing, unexpected or of another shape."""
+def load_strict(folder: Path, family: Family, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:
+    """The model with SDPA attention; StudyError names weights that are missing, unexpected or of another shape.
+
+    `device_map` (see `spread`) lays its parts on several devices; without one it is on the CPU.
+    """
     import transformers
 
     name = family.hf_class or (read_config(folder).get("architectures") or [""])[0]
@@ -103,8 +107,9 @@ def load_strict(folder: Path, family: Family, dtype: torch.dtype) -> PreTrainedM
     transformers.utils.logging.set_verbosity_error()  # its load report would repeat what is raised below
     try:
         hf, report = getattr(transformers, name).from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, ignore_mismatched_sizes=True
-        )
+            folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, ignore_mismatched_sizes=True,
+            device_map=device_map,
+        )  # fmt: skip
     except Exception as error:  # a torn file surfaces as one of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StudyError(f"{folder}: the weights cannot be read ({reason}); download them again") from error
@@ -134,6 +139,21 @@ def device_for(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise StudyError("device cuda asked for, but this torch sees no GPU; use --device cpu")
     return torch.device(device)
+
+
+def spread(folder: Path, dtype: torch.dtype, place: torch.device) -> str | None:
+    """The device map for a model that leaves too little of the GPU's free memory: "auto" (accelerate's: all GPUs, then
+    the CPU's memory), else None.
+    """
+    if place.type != "cuda":
+        return None
+    from safetensors import safe_open
+
+    weights = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            weights += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return "auto" if weights * dtype.itemsize > 0.8 * torch.cuda.mem_get_info(place)[0] else None
 
 
 def dtype_for(dtype: str, device: torch.device, config: dict) -> torch.dtype:

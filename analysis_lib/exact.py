@@ -141,10 +141,10 @@ def staggered(
         pasts = _pasts([kind for kind, _ in states], [cut for _, cut in states], number - 1)
         places = [before.index(past) + 1 if past in before else 0 for past in pasts]
         if places != list(range(1, len(before) + 1)):
-            hidden = torch.cat([call.hidden[:, row:], hidden])[places]  # (c, r, d)
+            hidden = torch.cat([call.hidden[:, row:], hidden.to(call.hidden.device)])[places]  # (c, r, d)
         if seen is not call.seen:  # mostly one for all layers
             seen, opened = call.seen, call.seen[row:] & ~blocked  # (K, H or 1, r, n)
-        cut = torch.tensor([own[-1] == number for _, own in states], device=hidden.device)[:, None, None, None]
+        cut = torch.tensor([own[-1] == number for _, own in states], device=opened.device)[:, None, None, None]
         mask = torch.where(cut, opened[[place[kind] for kind, _ in states]], seen[row:])  # (c, H or 1, r, n)
         sent += 1
         with _counted(module, fired):
@@ -169,7 +169,7 @@ def _call(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.T
 def _call_packed(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The layer on the last row of c conditions, as c queries of one sequence that see the prefix and themselves."""
     mask = mask[:, :, 0].transpose(0, 1)  # (H or 1, c, n)
-    own = torch.eye(len(hidden), dtype=torch.bool, device=hidden.device) & mask[..., row:]  # (H or 1, c, c)
+    own = torch.eye(len(hidden), dtype=torch.bool, device=mask.device) & mask[..., row:]  # (H or 1, c, c)
     both = torch.cat([mask[..., :row], own], -1)[None]  # (1, H or 1, c, row + c)
     return _layer(module, call, row, hidden.transpose(0, 1), both, [row] * len(hidden)).transpose(0, 1)
 

@@ -51,11 +51,11 @@ def _cut(layer: int, blocked: torch.Tensor, fired: Counter) -> Callable:
         if "attention_mask" not in kwargs:
             raise StudyError(f"layer {layer} takes no attention mask, so no edge can be cut there")
         own = kwargs["attention_mask"]
+        opened = ~blocked.to((args[0] if args else kwargs["hidden_states"]).device)  # layers may lie on several
         if own is None:  # the kernel would have applied causality by itself
-            size = blocked.shape[-1]
-            mask = ~blocked & torch.ones(size, size, dtype=torch.bool, device=blocked.device).tril()
+            mask = opened & torch.ones_like(opened[0, 0]).tril()
         else:
-            mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & ~blocked)
+            mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & opened)
         fired[layer] += 1
         return args, {**kwargs, "attention_mask": mask}
 

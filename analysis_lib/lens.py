@@ -101,8 +101,7 @@ def attention_maps(
 
     `without` (n, n) bool [query, key] are edges cut in every layer, for example cross-frame edges.
     """
-    video = torch.from_numpy(inputs.roles.positions("video")).to(vlm.device)
-    rows = torch.tensor(list(queries), device=vlm.device)
+    video, rows = inputs.roles.positions("video"), list(queries)
     maps: dict[int, np.ndarray] = {}
 
     def observe(seen: Seen) -> None:

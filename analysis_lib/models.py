@@ -10,7 +10,6 @@ video features into the prompt's embeddings.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +90,8 @@ def check_model(model: str) -> Path | str:
 def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
     """Load a model strictly, for inference, with SDPA attention.
 
-    `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU. `device` auto: cuda if there is one. Raises
+    `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU. `device` auto: cuda if there is one, and all GPUs if
+    the model does not fit the first. Raises
     StudyError for names of weights that are missing, unexpected or of another shape, and for anything `check_model`
     refuses.
     """
@@ -103,14 +103,16 @@ def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Vide
 
     config = checkpoints.read_config(folder)
     family = family_of(folder, config)
-    hf = checkpoints.load_strict(folder, family, checkpoints.dtype_for(dtype, place, config))
+    wanted = checkpoints.dtype_for(dtype, place, config)
+    device_map = checkpoints.spread(folder, wanted, place) if device == "auto" else None
+    hf = checkpoints.load_strict(folder, family, wanted, device_map)
     check_decoder(hf)
     # As saved in the folder: AutoTokenizer may rebuild a tokenizer from its class name, with other ids.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     chat = family.protocol == "chat"
     vlm = VideoLLM(
         name=folder.name if revision is None else model.split("/")[1],
-        hf=hf.to(place).eval().requires_grad_(False),
+        hf=(hf.to(place) if device_map is None else hf).eval().requires_grad_(False),
         tokenizer=tokenizer,
         image_processor=None if chat else CLIPImageProcessorPil.from_pretrained(folder),
         protocol=family.protocol,
@@ -256,13 +258,24 @@ def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.
 
     Modules are called, never their raw weights, so offloaded weights work too. A head in lower precision is copied
     once to float32: half-precision logits near 20 are an eighth apart, which moves probabilities by several percent.
-    A model in float64 keeps float64.
+    A model in float64 keeps float64. Logits are where `hidden` is.
     """
     head = vlm.hf.get_output_embeddings()
     wide = torch.float64 if head.weight.dtype == torch.float64 else torch.float32
+    states = hidden.to(wide)
+    states = final_norm(vlm)(states).to(wide) if norm else states
     if head.weight.dtype != wide:
-        if vlm._head32 is None:
-            vlm._head32 = copy.deepcopy(head).float()
-        head = vlm._head32
-    hidden = hidden.to(wide)
-    return head(final_norm(vlm)(hidden).to(wide) if norm else hidden)
+        vlm._head32 = head = vlm._head32 or _float32(head)
+        states = states.to(head.weight.device)
+    return head(states).to(hidden.device)
+
+
+def _float32(head: torch.nn.Linear) -> torch.nn.Linear:
+    """A copy of the output head in float32, on the device on which it computes."""
+    from accelerate.utils import align_module_device
+
+    with align_module_device(head):  # brings offloaded weights
+        own = {name: value.float() for name, value in head.state_dict().items()}
+    copied = torch.nn.Linear(head.in_features, head.out_features, "bias" in own, device="meta")
+    copied.load_state_dict(own, assign=True)
+    return copied.requires_grad_(False)

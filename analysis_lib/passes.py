@@ -41,7 +41,7 @@ def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
 def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) -> Clean:
     """The states (1, n, d) after each layer, in order, at the positions that are read."""
     rows = [inputs.n - 1, *inputs.roles.positions("video")]
-    states = torch.cat([output[:, rows] for output in outputs])  # (L, 1 + N_v, d)
+    states = torch.cat([output[:, rows].to(vlm.device) for output in outputs])  # (L, 1 + N_v, d)
     return Clean(unembed(vlm, states[-1, 0]), states[:, 0], states[:, 1:])
 
 
@@ -71,7 +71,9 @@ def _same_for_all(inputs: Inputs) -> bool:
 
 
 @contextmanager
-def _layer_outputs(vlm: VideoLLM, rows: Sequence | slice, layers: Sequence[int] | None = None) -> Iterator[list[torch.Tensor]]:
+def _layer_outputs(
+    vlm: VideoLLM, rows: Sequence | slice, layers: Sequence[int] | None = None
+) -> Iterator[list[torch.Tensor]]:
     """Collects what each decoder layer (or each given 0-based one) returns at `rows`, in order."""
     kept: list[torch.Tensor] = []
 

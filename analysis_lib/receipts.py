@@ -84,7 +84,7 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
     def observe(seen: Seen) -> None:
         if seen.layer in layer_masks:
             first.extend([seen.weights] * (not first))
-            on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer], 0)
+            on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer].to(seen.weights.device), 0)
             receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
             receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
 
@@ -106,7 +106,7 @@ def _other_heads(
     clean: list[torch.Tensor] = []
     with measured_attention(vlm, lambda seen: clean.extend([seen.weights] * (seen.layer == layer))):
         masked_logits(vlm, inputs, {})
-    return float((cut - clean[0])[left_alone].abs().max())
+    return float((cut - clean[0])[left_alone.to(cut.device)].abs().max())
 
 
 @torch.no_grad()
@@ -121,4 +121,4 @@ def noop_difference(vlm: VideoLLM, inputs: Inputs) -> float:
     with attention_mask_hooks(vlm, {i: open_mask for i in range(1, len(decoder_layers(vlm)) + 1)}):
         hidden = decode(vlm, inputs)  # (1, n, d)
     hooked = vlm.hf.get_output_embeddings()(hidden[:, -len(untouched) :])[0]  # as many rows: kernels round alike
-    return float((hooked[-1] - untouched[-1]).abs().max())
+    return float((hooked[-1].to(untouched.device) - untouched[-1]).abs().max())

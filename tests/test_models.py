@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from analysis_lib import models, paths
+from analysis_lib import checkpoints, models, paths
+from analysis_lib.checks import self_test
 from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.passes import clean_pass
 
 
 @pytest.fixture
@@ -156,3 +158,33 @@ def test_logits_are_float32_also_in_bfloat16(tiny_model_dir, tiny_vlm, tiny_inpu
     assert half.dtype == torch.bfloat16 and logits.dtype == torch.float32
     assert (logits - logits.bfloat16().float()).abs().max() > 0  # finer than half precision
     assert torch.allclose(logits, models.unembed(tiny_vlm, state), atol=0.2)
+
+
+def test_a_model_spread_over_devices_gives_the_same_numbers(
+    tiny_model_dir, tiny_frames, golden, make_sample, monkeypatch
+):
+    """Weights offloaded to disk stand in for a second device: their modules must be called, never their weights."""
+    parts = "vision_tower multi_modal_projector language_model.embed_tokens language_model.norm".split()
+    where = {f"model.{part}": "cpu" for part in [*parts, "language_model.rotary_emb"]} | {"lm_head": "disk"}
+    where |= {f"model.language_model.layers.{i}": "disk" if i in (0, 4, 11) else "cpu" for i in range(12)}
+    first = golden["samples"][0]
+    sample = make_sample(first["question"], first["candidates"], first["candidates"].index(first["answer"]))
+    for dtype in ("float32", "bfloat16"):
+        logits = []
+        for device_map in (None, where):
+            monkeypatch.setattr(checkpoints, "spread", lambda *_, found=device_map: found)
+            vlm = models.load_model(str(tiny_model_dir), dtype=dtype)
+            inputs = models.make_inputs(vlm, sample, tiny_frames)
+            logits.append(clean_pass(vlm, inputs).logits)
+        assert vlm.hf.get_output_embeddings().weight.is_meta and logits[1].dtype == torch.float32
+        assert torch.equal(*logits)
+        assert self_test(vlm, inputs)["passed"].all()
+
+
+def test_a_model_is_spread_when_the_first_gpu_is_too_small(tiny_model_dir, monkeypatch):
+    size = sum(f.stat().st_size for f in tiny_model_dir.glob("*.safetensors"))  # float32, and a short header
+    cases = ((size, torch.float32, "auto"), (2 * size, torch.float32, None), (size, torch.half, None))
+    for memory, dtype, wanted in cases:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=memory: (free, 2**40))
+        assert checkpoints.spread(tiny_model_dir, dtype, torch.device("cuda")) == wanted
+    assert checkpoints.spread(tiny_model_dir, torch.float32, torch.device("cpu")) is None
