@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures readme smoke bench train test lint lab lock clean
+.PHONY: help env reproduce figures readme smoke bench families train test lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -50,12 +50,15 @@ figures: $(READY) ## redraw every figure from the stored results, without a mode
 readme: $(READY) ## write the stored findings of the embedded model into README.md
 	@$(PY) -m analysis_lib.readme
 
-smoke: $(READY) ## run every notebook on a few questions into build/smoke; committed results stay as they are
+smoke: $(READY) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take
 	@rm -rf build/smoke
-	@$(PY) -m analysis_lib reproduce --samples 4 --out build/smoke $(DEVICE_OPTION)
+	@$(PY) -m analysis_lib reproduce --forecast $(SETTINGS) --samples 4 --map-samples 1 --out build/smoke
 
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
 	@$(PY) -m analysis_lib.bench
+
+families: $(READY) ## try every native family on a tiny checkpoint, all notebooks included, into docs/families.md
+	@$(PY) tests/family_table.py
 
 train: $(READY) ## re-create the two embedded models from nothing (DEVICE=cuda where there is one)
 	@$(PY) -m analysis_lib train $(strip $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))

@@ -80,8 +80,8 @@ def executed_folder(model: str, out: str = "", base: Path = paths.EXECUTED) -> P
 
 def reproduce(
     given: Mapping[str, Any], which: str = "", *, folder: Path = paths.NOTEBOOKS, base: Path = paths.EXECUTED
-) -> None:
-    """Execute the selected notebooks in order, with one line of progress each.
+) -> float:
+    """Execute the selected notebooks in order, with one line of progress each; return the seconds that they took.
 
     Args:
         given: parameters by name, as values or as text from a command line.
@@ -105,7 +105,29 @@ def reproduce(
             print("  stopped", flush=True)  # ends the line of progress; the caller says why
             raise
         print(f"{time.monotonic() - start:6.0f} s", flush=True)
-    print(f"done in {time.monotonic() - begin:.0f} s; the executed notebooks are in {target}", flush=True)
+    took = time.monotonic() - begin
+    print(f"done in {took:.0f} s; the executed notebooks are in {target}", flush=True)
+    return took
+
+
+def forecast(given: Mapping[str, Any], took: float) -> str:
+    """How long all questions would take, after a run with `given` (`samples`, and an `out` of its own) took `took`
+    seconds: what the sweeps spent on samples grows with their number, the rest stays.
+
+    Maps of a fixed number of questions are taken to grow too, so this is rather too much.
+    """
+    from analysis_lib import study
+    from analysis_lib.benchmarks import load_benchmark
+
+    benchmark = str(given.get("benchmark", "embedded"))
+    tasks = [task.strip() for task in str(given.get("tasks", "")).split(",") if task.strip()]
+    asked = (load_benchmark(benchmark, tasks=tasks, samples=n) for n in (int(given["samples"]), None))
+    few, every = (sum(map(len, found)) for found in asked)
+    spent = 0.0
+    for file in Path(given["out"]).rglob(study.SECONDS):
+        spent += sum(float(line.rpartition(",")[2]) for line in file.read_text(encoding="utf-8").splitlines())
+    minutes = (took + spent * (every / few - 1)) / 60
+    return f"all {every} questions will take at most about {minutes:.0f} minutes on this machine"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=text, metavar=name.upper())
     parser.add_argument("--notebooks", default="", metavar="NN,NN", help="only these, for example 00,03 (default: all)")
     parser.add_argument("--figures-only", action="store_true", help="redraw from stored results, without a model")
+    parser.add_argument("--forecast", action="store_true", help="say how long all questions would take")
     parser.add_argument(
         "-p", dest="more", action="append", default=[], metavar="NAME=VALUE", help="any other notebook parameter"
     )
@@ -139,7 +162,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 1 (a notebook failed), 2 (bad input) or 130 (interrupted)."""
     options = _parser().parse_args(argv)
     try:
-        reproduce(_given(options), options.notebooks)
+        given = _given(options)
+        if options.forecast and not (given.get("out") and given.get("samples", "0") != "0"):
+            raise StudyError("--forecast needs --samples and an --out of its own to reckon from")
+        took = reproduce(given, options.notebooks)
+        if options.forecast:
+            print(forecast(given, took))
     except (StudyError, OSError) as error:  # OSError: a full disk, for one
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ redraw. The model is loaded when the first missing row needs it; anything wrong 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MEASURES", "Results", "example", "keywords", "results_dir", "sweep"]
 
+SECONDS = "seconds.csv"  # in a results folder, one line a sweep: measures, samples measured, seconds (not a result)
 PAPER_KEYWORDS = {  # table D
     "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
     "sandwich table".split(),
@@ -163,7 +165,7 @@ def _announce(request: Request, total: int, n_todo: int) -> None:
 
 
 def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample], todo: dict[str, Todo]) -> None:
-    """Measure the samples task by task, storing each as it is done."""
+    """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
     from tqdm import tqdm
 
     from analysis_lib import measure
@@ -171,6 +173,7 @@ def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample],
     vlm = _load(request.model, request.dtype, request.device)
     store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
     settings = measure.settings_for(vlm, request, fixed["window"], keywords(request.benchmark))
+    began = time.monotonic()
     for task in sorted({s.task for s in samples}):
         group = [s for s in samples if s.task == task]
         for sample in tqdm(group, desc=task, unit="sample", ascii=True, file=sys.stderr, mininterval=0.5):
@@ -180,6 +183,8 @@ def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample],
                 reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
                 rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
             store.add(sample.sample_id, rows)
+    with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
+        file.write(f"{' '.join(request.measures)},{len(samples)},{time.monotonic() - began:.3f}\n")
 
 
 @lru_cache(maxsize=1)

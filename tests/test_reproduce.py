@@ -201,3 +201,19 @@ def test_unknown_option_exits_with_2(capsys):
     with pytest.raises(SystemExit) as stop:
         reproduce.main(["--windw", "3"])
     assert stop.value.code == 2 and "--windw" in capsys.readouterr().err
+
+
+def test_forecast_scales_what_was_spent_on_samples(tmp_path, monkeypatch):
+    asked = {2: [1] * 10, None: [1] * 600}
+    monkeypatch.setattr("analysis_lib.benchmarks.load_benchmark", lambda *_, samples, tasks: (asked[samples], []))
+    for name, lines in (("a", "knockout,10,30.0\nwidths pairs,10,20.5\n"), ("b", "knockout,10,9.5\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "seconds.csv").write_text(lines)
+    said = reproduce.forecast({"samples": "2", "out": str(tmp_path)}, took=100.0)
+    assert said == "all 600 questions will take at most about 61 minutes on this machine"  # (100 + 60 * 59) / 60
+
+
+@pytest.mark.parametrize("line", [["--forecast"], ["--forecast", "--samples", "2"], ["--forecast", "--out", "x"]])
+def test_forecast_needs_a_small_run_of_its_own(line, capsys):
+    assert reproduce.main(line) == 2
+    assert "--forecast needs --samples and an --out" in capsys.readouterr().err

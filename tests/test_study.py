@@ -56,8 +56,9 @@ def measured(monkeypatch):
 
 
 def files(folder) -> dict[str, bytes]:
-    """Every file's bytes; of the manifest all but the commit, which may change while the tests run."""
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Every result's bytes; of the manifest all but the commit, which may change while the tests run."""
+    results = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != study.SECONDS]
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in results}
     lines = found["manifest.json"].splitlines()
     return found | {"manifest.json": b"".join(line for line in lines if not line.startswith(b' "commit"'))}
 
@@ -79,6 +80,12 @@ CONTRACT = {
 def test_columns_of_the_contract(full, table):
     stored = pd.read_parquet(full.dir / f"{table}.parquet")
     assert set(CONTRACT[table].split()) <= set(stored) and len(stored)
+
+
+def test_only_a_sweep_that_measures_notes_its_time(full, root):
+    sweep(root, full.dir)
+    measures, samples, seconds = (full.dir / study.SECONDS).read_text().strip().split(",")
+    assert measures == " ".join(study.MEASURES) and samples == "4" and float(seconds) > 0
 
 
 def test_one_row_for_each_condition(full):

@@ -1,0 +1,90 @@
+"""`make families`: the table in docs/families.md, from tiny random checkpoints of every family in `families.FAMILIES`.
+
+Each checkpoint is saved to disk with its processor, loaded as a user would load it, checked, swept in both modes over
+all edge sets and windows, and sent through every notebook.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import tiny_families
+
+from analysis_lib import families, paths, reproduce
+from analysis_lib.checks import self_test
+from analysis_lib.edges import EDGE_SETS, blocked_edges, windows
+from analysis_lib.engine import Condition, knockout_logits
+from analysis_lib.errors import StudyError
+from analysis_lib.models import decoder_layers, load_model, make_inputs
+from analysis_lib.tables import write_atomic
+
+FILE = paths.ROOT / "docs" / "families.md"
+HEAD = """# Families and checks
+
+Written by `make families`. One row for each family that is tested: a tiny random checkpoint in the family's own
+format, saved with its processor, loaded from its folder, and shown {frames} frames. *checks*: those of notebook 00
+that pass. *exact - full*: largest difference of a probability between the two modes, over all edge sets and windows of
+1 and 3 layers, in float32. *notebooks*: those that run to their end on {samples} questions a task.
+
+| family | class | video tokens | frame text | positions | checks | no-op | exact - full | notebooks |
+|---|---|---|---|---|---|---|---|---|
+"""
+SAMPLES = 2
+
+
+def row(family: str, folder: Path) -> str:
+    """The family's row of the table; `folder` is for its checkpoint and what the notebooks write."""
+    model = str(tiny_families.build(family, folder / family))
+    vlm = load_model(model, device="cpu")
+    vlm.num_frames = tiny_families.FRAMES
+    inputs = make_inputs(vlm, tiny_families.SAMPLE, tiny_families.some_frames())
+    checks = self_test(vlm, inputs)
+    blocked = {name: blocked_edges(name, inputs.roles) for name in EDGE_SETS}
+    cuts = [cut for size in (1, 3) for cut in windows(len(decoder_layers(vlm)), size)]
+    conditions = [Condition(name, cut, edges) for name, edges in blocked.items() for cut in cuts]
+    exact, full = (knockout_logits(vlm, inputs, conditions, mode=mode)[0].softmax(-1) for mode in ("exact", "full"))
+    cells = [
+        family,
+        type(vlm.hf).__name__,
+        len(inputs.roles.positions("video")),
+        len(inputs.roles.positions("frame_text")),
+        inputs.positions,
+        f"{checks['passed'].sum()} of {len(checks)}",
+        f"{checks['value'][0]:.1g}",
+        f"{(exact - full).abs().max():.1g}",
+        notebooks(model, folder),
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |\n"
+
+
+def notebooks(model: str, folder: Path) -> str:
+    """How many notebooks run to their end, and what stopped the next one."""
+    every = reproduce.select()
+    given = {"model": model, "image_model": "", "samples": SAMPLES, "map_samples": 1, "out": str(folder / "out")}
+    for done, notebook in enumerate(every):
+        try:
+            reproduce.reproduce(given, notebook.stem)
+        except (StudyError, reproduce.NotebookFailed) as error:
+            print(error, file=sys.stderr)
+            return f"{done} of {len(every)}"
+    return f"{len(every)} of {len(every)}"
+
+
+def main() -> None:
+    """Write the table."""
+    rows = []
+    for family in tiny_families.FAMILIES:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(row(family, Path(folder)))
+        print(f"{rows[-1].strip()} {time.monotonic() - began:.0f} s", flush=True)
+    untested = [name for name in families.FAMILIES if name not in (*tiny_families.FAMILIES, "llava")]
+    if untested:
+        raise SystemExit(f"no tiny checkpoint of {', '.join(untested)}; add it to tests/tiny_families.py")
+    head = HEAD.format(frames=tiny_families.FRAMES, samples=SAMPLES)
+    write_atomic(FILE, (head + "".join(rows)).encode())
+
+
+if __name__ == "__main__":
+    main()
