@@ -20,6 +20,7 @@ import torch
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.families import Family, family_of, has_video_processor
+from analysis_lib.originals import translated
 from analysis_lib.prompts import LETTERS
 
 if TYPE_CHECKING:
@@ -106,10 +107,13 @@ def load_strict(folder: Path, family: Family, dtype: torch.dtype, device_map: An
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its load report would repeat what is raised below
     try:
+        given = translated(folder, read_config(folder))
         hf, report = getattr(transformers, name).from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, ignore_mismatched_sizes=True,
-            device_map=device_map,
+            None if "state_dict" in given else folder, dtype=dtype, attn_implementation="sdpa",
+            output_loading_info=True, ignore_mismatched_sizes=True, device_map=device_map, **given,
         )  # fmt: skip
+    except StudyError:
+        raise
     except Exception as error:  # a torn file surfaces as one of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StudyError(f"{folder}: the weights cannot be read ({reason}); download them again") from error

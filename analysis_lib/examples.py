@@ -97,6 +97,7 @@ def write(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequ
     """Measure one sample and store it. Raises SampleError for a bad sample, StudyError if it cannot be written."""
     from analysis_lib import lens, measure
     from analysis_lib.edges import blocked_edges
+    from analysis_lib.models import on_grid
 
     answer = measure.ask(vlm, sample)
     inputs, roles, grid = answer.inputs, answer.inputs.roles, answer.inputs.grid
@@ -121,9 +122,9 @@ def write(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequ
     arrays = {
         "about": np.array(json.dumps(about, ensure_ascii=False)),
         "frames": seen_by_model(answer.clip.frames[:: len(answer.clip.frames) // grid[0]], crop=crops),
-        "words": np.vectorize(spelled.__getitem__, otypes=[str])(top).reshape(len(top), *grid),
-        "attention": maps[0].reshape(*maps[0].shape[:2], *grid).astype(np.float16),
-        "attention_cut": maps[1].reshape(*maps[1].shape[:2], *grid).astype(np.float16),
+        "words": on_grid(inputs, np.vectorize(spelled.__getitem__, otypes=[str])(top)),
+        "attention": on_grid(inputs, maps[0]).astype(np.float16),
+        "attention_cut": on_grid(inputs, maps[1]).astype(np.float16),
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

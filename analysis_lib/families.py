@@ -40,6 +40,8 @@ class Family:
 FAMILIES = {
     # LLaVA-NeXT-7B-Video-FT: an image model with features pooled over the clip (`models.py`)
     "llava": Family("LlavaForConditionalGeneration", "mvbench", ("num_frames", "pooling_shape", "frame_shape")),
+    "llava_next": Family("LlavaForConditionalGeneration", "mvbench"),  # its image-only base (`originals.py`)
+    "internvl_chat": Family("InternVLForConditionalGeneration", "mvbench-phi3", ("llm_config", "vision_config")),
     "llava_next_video": Family(),
     "llava_onevision": Family(trailing=1),  # one newline embedding closes the video
     "video_llava": Family(),
@@ -54,6 +56,12 @@ FAMILIES = {
 }
 
 
+INSTEAD = {  # what works in place of checkpoints that bring code of their own
+    "videollama3_qwen2": "a checkpoint in transformers' own format (model type video_llama_3), such as "
+    "lkhl/VideoLLaMA3-2B-Image-HF is one",
+}
+
+
 def family_of(folder: Path, config: dict) -> Family:
     """The family of a checkpoint folder; default facts for an unseen kind of model whose folder shows a video path.
 
@@ -62,6 +70,8 @@ def family_of(folder: Path, config: dict) -> Family:
     kind = config.get("model_type")
     if kind in FAMILIES:
         return FAMILIES[kind]
+    if kind in INSTEAD:
+        raise StudyError(f"{folder}: model type {kind!r} needs code that is not run; use {INSTEAD[kind]}")
     if has_video_processor(folder):
         return Family()
     raise StudyError(

@@ -61,8 +61,8 @@ class Inputs:
 
     `embeds` (1, n, d) and `decoder_kwargs` are what the decoder is called with, `model_inputs` what the model's own
     forward is (None: pooled, built from `embeds`; there `input_ids` keeps the one placeholder). `frame_tokens` are the
-    tokens of each frame by the processor's account, `grid` (T, h, w) their layout, None if frames differ. `calls` is
-    the record of the clean pass, once one was made (`exact.record`).
+    tokens of each frame by the processor's account, `grid` (T, h, w) their layout, None if frames differ (`on_grid`).
+    `calls` is the record of the clean pass, once one was made (`exact.record`).
     """
 
     input_ids: list[int]
@@ -75,6 +75,7 @@ class Inputs:
     decoder_kwargs: dict[str, Any] = field(default_factory=dict)
     model_inputs: dict[str, Any] | None = None
     positions: str = "own"
+    by_columns: bool = False
     calls: Any = field(default=None, init=False, repr=False)
 
 
@@ -116,7 +117,7 @@ def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Vide
         tokenizer=tokenizer,
         image_processor=None if chat else CLIPImageProcessorPil.from_pretrained(folder),
         protocol=family.protocol,
-        num_frames=family.num_frames if chat else config["num_frames"],
+        num_frames=family.num_frames if chat else hf.config.num_frames,
         device=place,
         dtype=hf.dtype,
         weights_sha256=checkpoints.weights_sha256(folder),
@@ -175,12 +176,13 @@ def encode_frames(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
     wanted, rows, columns = vlm.num_frames, *vlm.hf.config.frame_shape
     check_frames(vlm, frames)
     pixels = pixel_values(vlm, frames)
-    features = torch.stack(vlm.hf.get_image_features(pixel_values=pixels).pooler_output)  # (T, rows*columns, d)
+    features = torch.stack([*vlm.hf.get_image_features(pixel_values=pixels).pooler_output])  # (T, rows*columns, d)
     if features.shape[1] != rows * columns:
         raise StudyError(f"{features.shape[1]} patches a frame, but config.json states frame_shape [{rows}, {columns}]")
     if len(features) < wanted:
         features = features.repeat_interleave(wanted // len(features) + 1, dim=0)[:wanted]
-    volume = features.view(wanted, rows, columns, -1).permute(3, 0, 1, 2)  # (d, T, rows, columns)
+    volume = features.view(wanted, rows, columns, -1)
+    volume = (volume.transpose(1, 2) if by_columns(vlm) else volume).permute(3, 0, 1, 2)  # (d, T, rows, columns)
     pooled = torch.nn.functional.adaptive_avg_pool3d(volume, video_grid(vlm))
     return pooled.flatten(1).T.contiguous()  # (T*h*w, d)
 
@@ -208,7 +210,21 @@ def make_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     embeds = torch.cat([text[:at], video.to(text.dtype), text[at + 1 :]])[None]  # (1, n, d)
     grid = video_grid(vlm)
     letters = list(vlm.letter_ids[: len(sample.options)])
-    return Inputs(ids, embeds, roles, letters, embeds.shape[1], (grid[1] * grid[2],) * grid[0], grid)
+    counts = (grid[1] * grid[2],) * grid[0]
+    return Inputs(ids, embeds, roles, letters, embeds.shape[1], counts, grid, by_columns=by_columns(vlm))
+
+
+def by_columns(vlm: VideoLLM) -> bool:
+    """Whether the tokens of a frame go down its columns (InternVL-chat, pixel shuffle v1), and not along its rows."""
+    return getattr(vlm.hf.config, "by_columns", False)
+
+
+def on_grid(inputs: Inputs, values: np.ndarray) -> np.ndarray:
+    """Values (…, N_v) of video tokens as (…, T, h, w), the frame's rows from top to bottom."""
+    frames, height, width = inputs.grid
+    if inputs.by_columns:
+        return values.reshape(*values.shape[:-1], frames, width, height).swapaxes(-1, -2)
+    return values.reshape(*values.shape[:-1], frames, height, width)
 
 
 # ---- parts of the network ----
@@ -233,7 +249,10 @@ def _pooled_inputs(vlm: VideoLLM, inputs: Inputs) -> dict[str, Any]:
     grown = len(video) * [placeholder]
     at = int(video[0])
     ids = torch.tensor([[*inputs.input_ids[:at], *grown, *inputs.input_ids[at + 1 :]]], device=vlm.device)
-    features = BaseModelOutputWithPooling(pooler_output=[inputs.embeds[0, video]])
+    features = inputs.embeds[:, video]  # (1, N_v, d)
+    features = BaseModelOutputWithPooling(
+        pooler_output=[*features] if vlm.hf.config.model_type == "llava" else features
+    )
     return {"input_ids": ids, "mm_encoder_outputs": {"image": features}}
 
 
