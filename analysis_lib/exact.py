@@ -140,12 +140,15 @@ def staggered(
         # A state goes on from the one with the same past, or joins here from the clean pass (place 0).
         pasts = _pasts([kind for kind, _ in states], [cut for _, cut in states], number - 1)
         places = [before.index(past) + 1 if past in before else 0 for past in pasts]
-        if places != list(range(1, len(before) + 1)):
-            hidden = torch.cat([call.hidden[:, row:], hidden.to(call.hidden.device)])[places]  # (c, r, d)
+        here, count = call.hidden[:, row:], len(places) - len(before)
+        if places == [*range(1, len(before) + 1), *[0] * count]:  # mostly: all go on, and new ones come last
+            hidden = torch.cat([hidden.to(here.device), here.expand(count, -1, -1)]) if count else hidden  # (c, r, d)
+        else:
+            hidden = torch.cat([here, hidden.to(here.device)])[places]  # (c, r, d)
         if seen is not call.seen:  # mostly one for all layers
-            seen, opened = call.seen, call.seen[row:] & ~blocked  # (K, H or 1, r, n)
-        cut = torch.tensor([own[-1] == number for _, own in states], device=opened.device)[:, None, None, None]
-        mask = torch.where(cut, opened[[place[kind] for kind, _ in states]], seen[row:])  # (c, H or 1, r, n)
+            seen, whole = call.seen, call.seen[row:].expand(1, blocked.shape[1], -1, -1)
+            opened = torch.cat([seen[row:] & ~blocked, whole])  # (K + 1, H or 1, r, n), the last for no cut
+        mask = opened[[place[kind] if own[-1] == number else -1 for kind, own in states]]  # (c, H or 1, r, n)
         sent += 1
         with _counted(module, fired):
             hidden = call_layer(module, call, row, hidden, mask)
