@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from analysis_lib import checkpoints, models, paths
+from analysis_lib import checkpoints, models, paths, pooled
 from analysis_lib.checks import self_test
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.passes import clean_pass
@@ -121,29 +121,29 @@ def test_untied_head_is_the_stored_one(tiny_vlm, tiny_model_dir):
 
 
 def test_short_clips_repeat_each_frame(tiny_vlm, tiny_frames):
-    short = models.encode_frames(tiny_vlm, tiny_frames[:3])
-    repeated = models.encode_frames(tiny_vlm, tiny_frames[[0, 0, 0, 1, 1, 1, 2, 2]])
+    short = pooled.encode_frames(tiny_vlm, tiny_frames[:3])
+    repeated = pooled.encode_frames(tiny_vlm, tiny_frames[[0, 0, 0, 1, 1, 1, 2, 2]])
     assert short.shape == (32, 64) and torch.allclose(short, repeated, atol=1e-6)
 
 
 def test_pooling_is_the_mean_of_each_cell_of_one_frame(tiny_vlm, tiny_frames):
-    pixels = models.pixel_values(tiny_vlm, tiny_frames)
+    pixels = pooled.pixel_values(tiny_vlm, tiny_frames)
     with torch.no_grad():
         full = tiny_vlm.hf.get_image_features(pixel_values=pixels).pooler_output[5].view(4, 4, -1)
-    tokens = models.encode_frames(tiny_vlm, tiny_frames).view(8, 2, 2, -1)
+    tokens = pooled.encode_frames(tiny_vlm, tiny_frames).view(8, 2, 2, -1)
     assert torch.allclose(tokens[5, 0, 1], full[0:2, 2:4].mean((0, 1)), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(8, 64, 48), (8, 200, 90), (8, 30, 300), (8, 56, 56)])
 def test_any_frame_size_becomes_the_tower_size(tiny_vlm, shape):
     frames = np.zeros((*shape, 3), np.uint8)
-    assert models.pixel_values(tiny_vlm, frames).shape == (8, 3, 56, 56)
+    assert pooled.pixel_values(tiny_vlm, frames).shape == (8, 3, 56, 56)
 
 
 def test_bad_frames_are_refused(tiny_vlm, tiny_frames):
     for frames in (tiny_frames[:0], tiny_frames[0], tiny_frames / 255, np.concatenate([tiny_frames, tiny_frames])):
         with pytest.raises(SampleError):
-            models.encode_frames(tiny_vlm, frames)
+            pooled.encode_frames(tiny_vlm, frames)
 
 
 def test_more_options_than_letters_is_a_bad_sample(tiny_vlm, tiny_frames, make_sample):

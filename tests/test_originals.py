@@ -11,7 +11,7 @@ from conftest import GOLDEN
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from analysis_lib import models
+from analysis_lib import pooled
 from analysis_lib.checks import self_test
 from analysis_lib.errors import StudyError
 from analysis_lib.families import INSTEAD
@@ -223,9 +223,9 @@ def original_features(t, pixels, version):
 def test_mini_internvl_computes_what_its_tensors_say(tmp_path, version, tiny_frames, make_sample):
     folder = internvl(tmp_path / "original", version)
     vlm, tensors = load_model(str(folder), device="cpu"), load_file(folder / "model.safetensors")
-    assert vlm.protocol == "mvbench-phi3" and vlm.num_frames == 8 and models.video_grid(vlm) == (8, 2, 2)
-    wanted = original_features(tensors, models.pixel_values(vlm, tiny_frames), version)
-    found = models.encode_frames(vlm, tiny_frames)
+    assert vlm.protocol == "mvbench-phi3" and vlm.num_frames == 8 and pooled.video_grid(vlm) == (8, 2, 2)
+    wanted = original_features(tensors, pooled.pixel_values(vlm, tiny_frames), version)
+    found = pooled.encode_frames(vlm, tiny_frames)
     assert torch.allclose(found, wanted.flatten(0, 1), atol=1e-4)
     inputs = make_inputs(vlm, make_sample(), tiny_frames)
     checks = self_test(vlm, inputs)
@@ -236,7 +236,7 @@ def test_mini_internvl_computes_what_its_tensors_say(tmp_path, version, tiny_fra
 
 def test_pixel_shuffle_is_v1_where_the_config_says_nothing(tmp_path, tiny_frames):
     vlm = load_model(str(internvl(tmp_path / "none", None)), device="cpu")
-    assert models.by_columns(vlm)
+    assert pooled.by_columns(vlm)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ def some_frames(seed: int = 0, count: int = FRAMES) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 255, (count, 20, 24, 3), dtype=np.uint8)
 
 
-def build(family: str, folder: Path) -> Path:
-    """Write the family's tiny checkpoint to `folder`."""
+def build(family: str, folder: Path, *, letters: float = 1.0) -> Path:
+    """Write the family's tiny checkpoint to `folder`; `letters` stretches its output for the answers' letters."""
     from analysis_lib.torchvision_ops import ensure_torchvision
 
     ensure_torchvision()
@@ -78,6 +78,8 @@ def build(family: str, folder: Path) -> Path:
         for parameter in model.parameters():  # the usual 0.02 would leave attention flat and every effect tiny
             if parameter.ndim > 1:
                 parameter.mul_(5)
+        ids = processor.tokenizer.convert_tokens_to_ids(list("ABCD"))
+        model.get_output_embeddings().weight[ids] *= letters
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     file = folder / "tokenizer_config.json"  # with the class that published checkpoints name
