@@ -1,7 +1,7 @@
 """The network of the embedded models while they learn: its parts, how it starts, and the losses of each stage.
 
 It is transformers' own `llava` model with a CLIP tower, a two-layer projector and a Llama decoder. Only the attention
-function differs during training: rows are packed (`lessons.py`), and each branch must see the prefix and itself alone.
+function differs during training: rows are packed (`packer.py`), and each branch must see the prefix and itself alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 
 from analysis_lib import world
-from analysis_lib.lessons import GRID, IGNORE, PATCH, PATCHES, SIZE, Packer
+from analysis_lib.lessons import GRID, PATCH, PATCHES, SIZE
+from analysis_lib.packer import IGNORE, Packer
 from analysis_lib.torchvision_ops import ensure_torchvision
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's

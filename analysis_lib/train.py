@@ -28,13 +28,9 @@ from tqdm import tqdm
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.export import export, write_card
-from analysis_lib.lessons import (
-    Packer,
-    make_batch,
-    make_drill,
-    make_frames,
-)
+from analysis_lib.lessons import make_batch, make_drill, make_frames
 from analysis_lib.network import EXIT, VISION_HEADS, WIDTH, align_loss, build_model, language_loss, settle, vision_loss
+from analysis_lib.packer import Packer
 from analysis_lib.vocabulary import build_tokenizer
 
 STORE_EVERY = 100  # steps
@@ -44,7 +40,8 @@ STORE_EVERY = 100  # steps
 class Stage:
     """One stage: steps, clips a step, tokens a branch, and the peak learning rates of Muon and AdamW.
 
-    From step `since` on, the clips' tasks are drawn with `shares` (of TASKS; None: all alike).
+    `questions` are asked about each clip, in words and with options. From step `since` on, the clips' tasks are drawn
+    with `shares` (of TASKS; None: all alike).
     """
 
     name: str
@@ -55,6 +52,7 @@ class Stage:
     adam: float = 3e-3
     since: int = 0
     shares: tuple[float, ...] | None = None
+    questions: tuple[int, int] = (7, 3)
 
 
 STAGES = (
@@ -63,7 +61,8 @@ STAGES = (
     Stage("align", 350, 48),
     Stage("image words", 300, 32, 50),
     Stage("image", 150, 32, 50),
-    Stage("video words", 1050, 32, 52, since=400, shares=(0.1, 0.3, 0.1, 0.4, 0.1)),
+    # A video task asks one thing about a clip: more clips teach more than more questions.
+    Stage("video words", 1050, 54, 52, since=400, shares=(0.1, 0.2, 0.1, 0.5, 0.1), questions=(2, 1)),
     Stage("video letters", 250, 32, 52),
     Stage("video hard letters", 250, 32, 52, shares=(0.1, 0.1, 0.4, 0.3, 0.1)),
     Stage("video", 200, 32, 52, shares=(0.3, 0.1, 0.25, 0.25, 0.1)),
@@ -110,9 +109,16 @@ def _make(stage: Stage, packer: Packer) -> Callable[[np.random.Generator, int], 
         if stage.name == "drill":
             return make_drill(rng, packer, rows=stage.clips, length=stage.length)
         opened = stage.name.endswith("words") and rng.random() < 0.5
-        length, video = OPEN if opened else stage.length, stage.name.startswith("video")
-        shares = stage.shares if step >= stage.since else None
-        return make_batch(rng, packer, clips=stage.clips, video=video, letters=not opened, length=length, shares=shares)
+        return make_batch(
+            rng,
+            packer,
+            clips=stage.clips,
+            video=stage.name.startswith("video"),
+            letters=not opened,
+            questions=stage.questions[not opened],
+            length=OPEN if opened else stage.length,
+            shares=stage.shares if step >= stage.since else None,
+        )
 
     return lesson
 

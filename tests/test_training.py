@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from analysis_lib import export, lessons, network, paths, quiz, train, vocabulary
 from analysis_lib.models import load_model
+from analysis_lib.packer import IGNORE, Packer, question_sample
 from analysis_lib.prompts import build_prompt
 
 
@@ -20,7 +21,7 @@ def packer(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tokenizer")
     vocabulary.build_tokenizer(folder)
-    return lessons.Packer(PreTrainedTokenizerFast.from_pretrained(folder))
+    return Packer(PreTrainedTokenizerFast.from_pretrained(folder))
 
 
 def test_every_keyword_and_letter_is_one_token(packer):
@@ -31,24 +32,24 @@ def test_every_keyword_and_letter_is_one_token(packer):
 
 def test_prefix_and_branch_are_the_published_prompt(packer):
     question = quiz.Question("What does the red circle do in the video?", ("grows", "shrinks"), 1)
-    text = build_prompt(lessons.question_sample(question), "mvbench").text
+    text = build_prompt(question_sample(question), "mvbench").text
     assert packer.prefix(1) + packer.letter(question).ids == packer.tokenizer(text)["input_ids"]
 
 
 def names(packer, ids):
-    return [packer.tokenizer.convert_ids_to_tokens(i) for i in ids if i not in (lessons.IGNORE, 0)]
+    return [packer.tokenizer.convert_ids_to_tokens(i) for i in ids if i not in (IGNORE, 0)]
 
 
 def test_a_question_asks_for_the_word_and_the_letter_where_it_ends(packer):
     branch = packer.letter(quiz.Question("Which?", ("grows", "shrinks"), 1))
     assert names(packer, branch.words) == ["▁shrinks"] and names(packer, branch.letters) == ["B"]
-    assert branch.words[-1] != lessons.IGNORE and branch.letters[-1] != lessons.IGNORE and not any(branch.added)
+    assert branch.words[-1] != IGNORE and branch.letters[-1] != IGNORE and not any(branch.added)
 
 
 def test_an_open_question_ends_like_one_with_options(packer):
     question = quiz.Question("What does the red circle do in the video?", ("grows", "shrinks"), 1)
     branch, closed = packer.open(question), packer.letter(question)
-    start = next(i for i, word in enumerate(branch.words) if word != lessons.IGNORE)
+    start = next(i for i, word in enumerate(branch.words) if word != IGNORE)
     assert branch.ids[start - 8 : start + 1] == closed.ids[-9:]
     assert names(packer, branch.words) == ["▁shrinks", "</s>"] and names(packer, branch.letters) == []
 
@@ -57,7 +58,7 @@ def test_a_drill_hands_over_first_words_and_asks_for_their_letters(packer):
     rng = np.random.default_rng(0)
     for branch in [packer.drill(rng) for _ in range(50)]:
         tokens = packer.tokenizer.convert_ids_to_tokens(branch.ids)
-        asked = [i for i, letter in enumerate(branch.letters) if letter != lessons.IGNORE]
+        asked = [i for i, letter in enumerate(branch.letters) if letter != IGNORE]
         assert len(asked) == 4 and all(tokens[i] == "(" for i in asked) and len(branch.ids) <= 40
         options = {tokens[i - 2]: branch.ids[i] for i in range(3, asked[0]) if tokens[i - 1] == ")"}
         for i in asked:
@@ -65,9 +66,25 @@ def test_a_drill_hands_over_first_words_and_asks_for_their_letters(packer):
             assert branch.added[i] == options[letter] and tokens[i + 1] == letter
 
 
+def test_in_clips_for_counting_single_things_are_asked_about_too():
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(50):
+        clip = lessons.world.make_scenario(rng, "object_count", lessons.TIMES)
+        first, second = (lessons._open_question(clip, "object_count", rng, number) for number in (0, 1))
+        assert first.text == "How many objects move in the video?" and len(first.options) == 4
+        thing = next(thing for thing in clip.things if thing.name in second.text)
+        assert (second.options == ("stays",)) == (thing.behaviour == "static")
+        seen.add(second.options[second.answer])
+    assert {"stays", "rises", "falls", "left", "right", *lessons.world.DIAGONALS} == seen
+    clip = lessons.world.make_scenario(rng, "moving_direction", lessons.TIMES)
+    assert "In which direction" in lessons._open_question(clip, "moving_direction", rng, 1).text
+
+
 def test_batches_are_a_function_of_their_seed(packer):
     def make():
-        return lessons.make_batch(np.random.default_rng(3), packer, clips=2, video=True, letters=True, length=52)
+        return lessons.make_batch(
+            np.random.default_rng(3), packer, clips=2, video=True, letters=True, questions=3, length=52
+        )
 
     assert all(np.array_equal(a, b) for a, b in zip(make().values(), make().values(), strict=True))
 
@@ -93,7 +110,9 @@ def test_a_packed_row_equals_its_branches_alone(packer):
 
 def test_words_are_read_from_the_middle_and_letters_from_the_end(packer):
     model = network.build_model(packer.tokenizer, 0)
-    made = lessons.make_batch(np.random.default_rng(0), packer, clips=2, video=True, letters=True, length=52)
+    made = lessons.make_batch(
+        np.random.default_rng(0), packer, clips=2, video=True, letters=True, questions=3, length=52
+    )
     batch = {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in made.items()}
     assert set(network.language_loss(model, batch, slice(network.EXIT))[1]) == {"written", "onto options", "words"}
     assert set(network.language_loss(model, batch, slice(None))[1]) == {"written", "onto options", "words", "letters"}
