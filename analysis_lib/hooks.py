@@ -10,7 +10,7 @@ Both undo themselves whatever happens inside the block.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from analysis_lib.families import check_kernel
 from analysis_lib.models import VideoLLM, decoder_layers
 
 _NAME = "flow_measured"
-_observers: list[Callable] = []  # a stack: only the innermost block observes
+_observers: list[tuple[set[int], Callable]] = []  # attention modules and what to call; the innermost block observes
 
 
 @contextmanager
@@ -89,8 +89,12 @@ class Seen:
 
 
 @contextmanager
-def measured_attention(vlm: VideoLLM, observe: Callable[[Seen], None]) -> Iterator[None]:
-    """Call `observe` after each decoder layer's attention inside the block. The model's outputs do not change."""
+def measured_attention(
+    vlm: VideoLLM, observe: Callable[[Seen], None], layers: Collection[int] | None = None
+) -> Iterator[None]:
+    """Call `observe` after each decoder layer's attention inside the block, or only after some (1-based `layers`). The
+    model's outputs do not change.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -100,7 +104,8 @@ def measured_attention(vlm: VideoLLM, observe: Callable[[Seen], None]) -> Iterat
     number = {id(layer.self_attn): i for i, layer in enumerate(decoder_layers(vlm), start=1)}
     config = vlm.hf.get_decoder().config
     before = config._attn_implementation
-    _observers.append(lambda module, weights, gap: observe(Seen(number[id(module)], weights, gap)))
+    wanted = {id(layer.self_attn) for i, layer in enumerate(decoder_layers(vlm), 1) if layers is None or i in layers}
+    _observers.append((wanted, lambda module, weights, gap: observe(Seen(number[id(module)], weights, gap))))
     try:
         config._attn_implementation = _NAME
         yield
@@ -113,6 +118,9 @@ def _measured_sdpa(module, query, key, value, attention_mask, **kwargs):
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # (B, n, heads, dh)
+    wanted, observe = _observers[-1]
+    if id(module) not in wanted:
+        return output, None
     groups = query.shape[1] // key.shape[1]
     keys, values = (x.float().repeat_interleave(groups, 1) for x in (key, value))  # (B, heads, n, dh)
     scores = query.float() @ keys.mT * (kwargs.get("scaling") or query.shape[-1] ** -0.5)  # (B, heads, n, n)
@@ -126,5 +134,5 @@ def _measured_sdpa(module, query, key, value, attention_mask, **kwargs):
         0.0
     )  # SDPA gives a row without open keys the output 0, so its weights are 0
     gap = ((weights @ values).transpose(1, 2) - output.float()).abs().max()
-    _observers[-1](module, weights, float(gap))
+    observe(module, weights, float(gap))
     return output, None

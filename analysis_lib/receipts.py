@@ -79,17 +79,20 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
     computed.
     """
     receipt = Receipt(measured=1, expected=len(layer_masks), noop_difference=noop_difference(vlm, inputs))
-    first: list[torch.Tensor] = []  # weights in the first cut layer, (1, H, n, n)
+    seen_layers, first = set(), []  # and the weights in the first cut layer, (1, H, n, n)
 
     def observe(seen: Seen) -> None:
-        if seen.layer in layer_masks:
-            first.extend([seen.weights] * (not first))
-            on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer].to(seen.weights.device), 0)
-            receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
-            receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
+        seen_layers.add(seen.layer)
+        first.extend([seen.weights] * (not first))
+        on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer].to(seen.weights.device), 0)
+        receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
+        receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
 
-    with measured_attention(vlm, observe):
+    with measured_attention(vlm, observe, layer_masks):
         alone, receipt.fired = masked_logits(vlm, inputs, layer_masks)
+    if seen_layers != set(layer_masks):
+        missed = ", ".join(str(layer) for layer in sorted(set(layer_masks) - seen_layers))
+        raise StudyError(f"attention in layers {missed} could not be measured; this model cannot be trusted to be cut")
     if first:
         receipt.other_heads_difference = _other_heads(vlm, inputs, min(layer_masks), layer_masks, first[0])
     receipt.spot_check_difference = float((alone[0] - expected).abs().max())
@@ -104,7 +107,7 @@ def _other_heads(
     if left_alone.shape[1] == 1 or not left_alone.any():
         return 0.0
     clean: list[torch.Tensor] = []
-    with measured_attention(vlm, lambda seen: clean.extend([seen.weights] * (seen.layer == layer))):
+    with measured_attention(vlm, lambda seen: clean.append(seen.weights), [layer]):
         masked_logits(vlm, inputs, {})
     return float((cut - clean[0])[left_alone.to(cut.device)].abs().max())
 

@@ -1,6 +1,7 @@
 """The engine: knockouts happen, prove it, compose with the model's own mask, and leave nothing behind."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -267,3 +268,9 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(tiny_vlm, tiny_inputs, 
     spy.most = 0
     with pytest.raises(StudyError, match="not even one condition"):
         knockout_logits(tiny_vlm, tiny_inputs, conditions[:1], mode="full")
+
+
+def test_a_cut_that_nobody_could_measure_is_refused(tiny_vlm, tiny_inputs, monkeypatch):
+    monkeypatch.setattr(receipts, "measured_attention", lambda *_: nullcontext())
+    with pytest.raises(StudyError, match="attention in layers .* could not be measured"):
+        knockout_logits(tiny_vlm, tiny_inputs, sweep(tiny_inputs, ("cross-frame",)))
