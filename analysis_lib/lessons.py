@@ -105,9 +105,14 @@ def _question(clip: world.Scenario, task: str, rng: np.random.Generator) -> Ques
 
 
 def _open_question(clip: world.Scenario, task: str, rng: np.random.Generator, number: int) -> Question:
-    """The task's question first; in clips for counting then what one thing does, since a number says little."""
+    """The task's question first. A number says little, so in clips for counting the second question is what one thing
+    does, and the third is which things move: any of them is right, so that the answer holds them all before one is said.
+    """
     if task != "object_count" or number == 0:
         return ask(clip, task, rng)
+    if number == 2:
+        moving = [thing.name for thing in clip.things if thing.behaviour != "static"]
+        return Question("Which objects move in the video?", (str(rng.choice(moving or ["0"])),), 0)
     thing = clip.things[rng.integers(len(clip.things))]
     does = "stays" if thing.behaviour == "static" else VERBS.get(thing.behaviour, thing.behaviour)
     return Question(f"What does the {thing.name} do in the video?", (does,), 0)

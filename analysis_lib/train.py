@@ -5,8 +5,8 @@ shape covers each patch, and where) and is frozen afterwards, as in the paper's 
 upper layers learn, from text alone, to find a word among lettered options. *align*: the projector learns to turn each
 patch into the sum of the embeddings of the words that describe it. *image words*: the lower layers learn to answer
 questions about stills in words. *image*: the upper layers, on top of them, find the letter of the answer's word; that
-is `embedded-image`. *video words*, *video letters*, *video hard letters*, *video*: the same with the five video tasks,
-where those that take longest come more often for a while; that is `embedded`. Muon moves the hidden matrices, AdamW the
+is `embedded-image`. *video words*, *video hard words*, *video letters*, *video hard letters*, *video*: the same with the
+five video tasks, where those that take longest come more often for a while; that is `embedded`. Muon moves the hidden matrices, AdamW the
 rest. The state is stored as it goes; the same command resumes.
 """
 
@@ -63,11 +63,13 @@ STAGES = (
     Stage("image", 150, 32, 50),
     # A video task asks one thing about a clip: more clips teach more than more questions.
     Stage("video words", 1050, 54, 52, since=400, shares=(0.1, 0.2, 0.1, 0.5, 0.1), questions=(2, 1)),
+    Stage("video hard words", 450, 48, 52, 0.01, 1.5e-3, shares=(0.1, 0.15, 0.1, 0.55, 0.1), questions=(3, 1)),
     Stage("video letters", 250, 32, 52),
     Stage("video hard letters", 250, 32, 52, shares=(0.1, 0.1, 0.4, 0.3, 0.1)),
     Stage("video", 200, 32, 52, shares=(0.3, 0.1, 0.25, 0.25, 0.1)),
 )
 OPEN = 30  # tokens of a question without options, with its answer
+WORDS = tuple(stage.name for stage in STAGES if stage.name.endswith("words"))  # train the layers up to EXIT
 FINISHES = {"image": "embedded-image", "video": "embedded"}  # stage that completes a checkpoint
 
 
@@ -132,7 +134,7 @@ def _trained(model: Any, heads: torch.nn.Module, stage: Stage) -> list[tuple[str
     }
     lower = {"embed": model.get_input_embeddings(), "norm": decoder.norm, "layers": decoder.layers[:EXIT]}
     modules |= {"drill": lower | {"layers": decoder.layers[EXIT:]}}
-    modules |= {name: lower | {"projector": parts.multi_modal_projector} for name in ("image words", "video words")}
+    modules |= {name: lower | {"projector": parts.multi_modal_projector} for name in WORDS}
     chosen = modules.get(stage.name, {"layers": decoder.layers[EXIT:]})
     return [pair for name, module in chosen.items() for pair in module.named_parameters(prefix=name)]
 
@@ -178,7 +180,7 @@ def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, dev
             return vision_loss(model, heads, batch)
         if stage.name == "align":
             return align_loss(model, packer, batch)
-        layers = {"drill": slice(EXIT, None), "image words": slice(EXIT), "video words": slice(EXIT)}
+        layers = {"drill": slice(EXIT, None)} | dict.fromkeys(WORDS, slice(EXIT))
         return language_loss(model, batch, layers.get(stage.name, slice(None)))
 
 

@@ -70,11 +70,13 @@ def test_in_clips_for_counting_single_things_are_asked_about_too():
     rng, seen = np.random.default_rng(0), set()
     for _ in range(50):
         clip = lessons.world.make_scenario(rng, "object_count", lessons.TIMES)
-        first, second = (lessons._open_question(clip, "object_count", rng, number) for number in (0, 1))
+        first, second, third = (lessons._open_question(clip, "object_count", rng, number) for number in range(3))
         assert first.text == "How many objects move in the video?" and len(first.options) == 4
         thing = next(thing for thing in clip.things if thing.name in second.text)
         assert (second.options == ("stays",)) == (thing.behaviour == "static")
         seen.add(second.options[second.answer])
+        moving = {thing.name for thing in clip.things if thing.behaviour != "static"}
+        assert "Which objects move" in third.text and third.options[0] in (moving or {"0"})
     assert {"stays", "rises", "falls", "left", "right", *lessons.world.DIAGONALS} == seen
     clip = lessons.world.make_scenario(rng, "moving_direction", lessons.TIMES)
     assert "In which direction" in lessons._open_question(clip, "moving_direction", rng, 1).text
