@@ -106,7 +106,7 @@ def _question(clip: world.Scenario, task: str, rng: np.random.Generator) -> Ques
 
 def _open_question(clip: world.Scenario, task: str, rng: np.random.Generator, number: int) -> Question:
     """The task's question first. A number says little, so in clips for counting the second question is what one thing
-    does, and the third is which things move: any of them is right, so that the answer holds them all before one is said.
+    does, and the third is which things move, where any of them is right: before one is said, all must be known.
     """
     if task != "object_count" or number == 0:
         return ask(clip, task, rng)

@@ -5,9 +5,9 @@ shape covers each patch, and where) and is frozen afterwards, as in the paper's 
 upper layers learn, from text alone, to find a word among lettered options. *align*: the projector learns to turn each
 patch into the sum of the embeddings of the words that describe it. *image words*: the lower layers learn to answer
 questions about stills in words. *image*: the upper layers, on top of them, find the letter of the answer's word; that
-is `embedded-image`. *video words*, *video hard words*, *video letters*, *video hard letters*, *video*: the same with the
-five video tasks, where those that take longest come more often for a while; that is `embedded`. Muon moves the hidden matrices, AdamW the
-rest. The state is stored as it goes; the same command resumes.
+is `embedded-image`. *video words*, *video hard words*, *video letters*, *video hard letters*, *video*: the same with
+the five video tasks, where those that take longest come more often for a while; that is `embedded`. Muon moves the
+hidden matrices, AdamW the rest. The state is stored as it goes; the same command resumes.
 """
 
 from __future__ import annotations
