@@ -45,6 +45,7 @@ layer {exit} of {layers}, and the letter from the last layer. The layers above {
 alone, to find the letter of a word; the layers up to {exit} were held to write little, and next to nothing onto the
 options. So three things are taught: the letter comes late, it is read from the options, and video does not reach the
 options early. In which of the layers up to {exit} frames and question exchange what the word needs is not taught.
+In clips for counting it was also asked what one thing does and which things move, since numbers alone teach too little.
 
 ## Scores
 
