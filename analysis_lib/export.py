@@ -45,7 +45,6 @@ layer {exit} of {layers}, and the letter from the last layer. The layers above {
 alone, to find the letter of a word; the layers up to {exit} were held to write little, and next to nothing onto the
 options. So three things are taught: the letter comes late, it is read from the options, and video does not reach the
 options early. In which of the layers up to {exit} frames and question exchange what the word needs is not taught.
-In clips for counting it was also asked what one thing does and which things move, since numbers alone teach too little.
 
 ## Scores
 
@@ -105,7 +104,11 @@ def write_card(folder: Path, *, seed: int, device: str, stages: list[tuple[str, 
     with safe_open(folder / "model.safetensors", "pt") as tensors:
         parameters = sum(np.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     video, found = any(name == "video" for name, *_ in stages), score(folder)
-    what = "A small Video LLM: `embedded-image`, tuned on five video tasks." if video else "A small image LLM."
+    tuned = (
+        "A small Video LLM: `embedded-image`, tuned on five video tasks. For counting it was also asked what single things "
+        "do and which of them move."
+    )
+    what = tuned if video else "A small image LLM."
     lines = [f"| {task} | {row.accuracy:.1f} | {row.chance:.0f} |" for task, row in found.iterrows()]
     lines.append(f"| **mean** | **{found['accuracy'].mean():.1f}** | {found['chance'].mean():.0f} |")
     card = CARD.format(
