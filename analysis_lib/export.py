@@ -105,8 +105,8 @@ def write_card(folder: Path, *, seed: int, device: str, stages: list[tuple[str, 
         parameters = sum(np.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     video, found = any(name == "video" for name, *_ in stages), score(folder)
     tuned = (
-        "A small Video LLM: `embedded-image`, tuned on five video tasks. For counting it was also asked what single things "
-        "do and which of them move."
+        "A small Video LLM: `embedded-image`, tuned on five video tasks. For counting it was also asked what single "
+        "things do and which of them move."
     )
     what = tuned if video else "A small image LLM."
     lines = [f"| {task} | {row.accuracy:.1f} | {row.chance:.0f} |" for task, row in found.iterrows()]
