@@ -126,7 +126,7 @@ def write_benchmark(folder: Path, *, questions_per_task: int = 120, seed: int = 
     manifest = folder / "manifest.json"
     if manifest.exists() and json.loads(manifest.read_text())["settings"] == settings:
         return folder
-    print(f"rendering {questions_per_task} clips for each of {len(TASKS)} tasks into {folder}", flush=True)
+    print(f"rendering the embedded benchmark: {questions_per_task} clips for each of {len(TASKS)} tasks", flush=True)
     partial, hashes = folder.with_name(folder.name + ".partial"), {}
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -93,9 +93,15 @@ def reproduce(
     """
     notebooks = select(which, folder)
     parameters = assign(notebooks, given)
-    model = str(given.get("model") or parameters_of(notebooks[0])["model"].default)
+    defaults = parameters_of(notebooks[0])
+    model = str(given.get("model") or defaults["model"].default)
     target = executed_folder(model, str(given.get("out", "")), base)
     begin = time.monotonic()
+    if parameters[0].get("compute", True) and "benchmark" in defaults:
+        if parameters[0].get("benchmark", defaults["benchmark"].default) == "embedded":
+            from analysis_lib import quiz
+
+            quiz.write_benchmark(paths.BENCHMARK)  # here, so that a first run's copies do not differ from a second's
     for number, (notebook, values) in enumerate(zip(notebooks, parameters, strict=True), start=1):
         print(f"[{number}/{len(notebooks)}] {notebook.stem:<32}", end="", flush=True)
         start = time.monotonic()

@@ -61,6 +61,17 @@ def test_progress_bar_is_one_line(executed):
     assert text.strip() == "100%|██████████| 3/3"
 
 
+@pytest.mark.parametrize(("given", "times"), [({}, 1), ({"benchmark": "tvbench:/x"}, 0), ({"compute": False}, 0)])
+def test_the_embedded_benchmark_is_rendered_before_the_notebooks(tmp_path, monkeypatch, given, times):
+    rendered = []
+    monkeypatch.setattr("analysis_lib.quiz.write_benchmark", rendered.append)
+    monkeypatch.setattr(reproduce, "run_notebook", lambda *_: None)
+    parameters = PARAMETERS + '\nbenchmark: str = "embedded"  # its name'
+    make(tmp_path / "notebooks", parameters=parameters)
+    reproduce.reproduce(given, folder=tmp_path / "notebooks", base=tmp_path)
+    assert len(rendered) == times
+
+
 def test_nothing_but_the_copies_is_written(executed):
     assert [path.name for path in (executed / "one").rglob("*") if path.is_file()] == ["00_first.ipynb"]
 
