@@ -76,10 +76,11 @@ def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table,
 
 
 def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
-    """Changed rows only; conditions whose first cut query row is the same share a batch, by ascending first layer."""
+    """Changed rows only; conditions whose first cut query row is about the same share a batch, by first layer."""
     calls = record(vlm, inputs)
     rows = {key: first_row(blocked, calls) for key, blocked in _distinct(conditions).items()}
-    first = [rows[id(condition.blocked)] for condition in conditions]
+    shared = _shared_rows(sorted(set(rows.values())), inputs.n)
+    first = [shared[rows[id(condition.blocked)]] for condition in conditions]
     for row in sorted(set(first)):
 
         def run(chunk: list[int], row: int = row) -> tuple[torch.Tensor, int, int]:
@@ -91,6 +92,20 @@ def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table
 
         own = sorted((i for i, at in enumerate(first) if at == row), key=lambda i: conditions[i].window.first)
         yield from _in_batches(own, batch or _fitting(vlm, inputs.n - row, inputs.n), run)
+
+
+def _shared_rows(rows: Sequence[int], n: int) -> dict[int, int]:
+    """For each of the ascending rows of n the row to start at: one above it, where that adds a tenth at most.
+
+    The last row stays alone, since its conditions are packed.
+    """
+    shared: dict[int, int] = {}
+    start = n
+    for row in rows:
+        near = 10 * (n - start) <= 11 * (n - row) and row < n - 1
+        start = start if near and shared else row
+        shared[row] = start
+    return shared
 
 
 MODES = {"exact": _exact, "full": _full}

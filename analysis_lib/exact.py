@@ -150,7 +150,7 @@ def staggered(
             opened = torch.cat([seen[row:] & ~blocked, whole])  # (K + 1, H or 1, r, n), the last for no cut
         mask = opened[[place[kind] if own[-1] == number else -1 for kind, own in states]]  # (c, H or 1, r, n)
         sent += 1
-        with _counted(module, fired):
+        with _counted(module, fired), _last_row_only(module, number == len(calls) and not packed):
             hidden = call_layer(module, call, row, hidden, mask)
     ends = [states.index(past) for past in _pasts(kinds, layers, len(calls))]
     return unembed(vlm, hidden[ends, -1]), sum(fired), sent
@@ -210,6 +210,21 @@ def _counted(module: Any, fired: list[int]) -> Iterator[None]:
         fired.append(int(kwargs.get("attention_mask") is not None))
 
     handle = attention.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _last_row_only(module: Any, top: bool) -> Iterator[None]:
+    """In the top layer nothing but the last row is read afterwards, so its MLP runs on that row; the sum with the
+    residual stream repeats it over the others, which are then not states of the model.
+    """
+    if not top or not isinstance(getattr(module, "mlp", None), torch.nn.Module):
+        yield
+        return
+    handle = module.mlp.register_forward_pre_hook(lambda mlp, args: (args[0][:, -1:], *args[1:]))
     try:
         yield
     finally:
