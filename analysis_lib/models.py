@@ -29,7 +29,8 @@ class VideoLLM:
     """A loaded model with what is needed to ask it about a clip.
 
     `name` is the folder's or the hub repository's last part. Native video models have a `processor` and the rendered
-    chat `template`, pooled ones an `image_processor`. `positions`: see `families.Family`.
+    chat `template`, pooled ones an `image_processor`. `positions`: see `families.Family`. `noops` holds what all-open
+    masks changed, by attention kernel and prompt (`receipts`).
     """
 
     name: str
@@ -46,6 +47,7 @@ class VideoLLM:
     processor: Any = None
     template: str = ""
     positions: str = "own"
+    noops: dict[tuple[str, str], float] = field(default_factory=dict, repr=False)
     _head32: Any = field(default=None, repr=False)
 
 

@@ -225,8 +225,19 @@ def test_self_test_passes_and_can_fail(tiny_vlm, tiny_inputs, monkeypatch):
     table = self_test(tiny_vlm, tiny_inputs)
     assert list(table.columns) == ["check", "value", "wanted", "passed"] and len(table) == 15
     assert table["passed"].all(), table[~table["passed"]]
+    monkeypatch.setattr(tiny_vlm, "noops", {})
     monkeypatch.setattr(receipts, "noop_difference", lambda vlm, inputs: 0.5)
     assert not self_test(tiny_vlm, tiny_inputs)["passed"].all()
+
+
+def test_the_noop_is_measured_once_per_prompt_and_kernel(tiny_vlm, tiny_inputs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tiny_vlm, "noops", {})
+    monkeypatch.setattr(receipts, "noop_difference", lambda vlm, inputs: asked.append(inputs) or 0.0)
+    other = replace(tiny_inputs, embeds=tiny_inputs.embeds + 1)
+    for inputs in (tiny_inputs, tiny_inputs, other):
+        receipts.measure(tiny_vlm, inputs, {}, torch.zeros(1))
+    assert asked == [tiny_inputs, other]
 
 
 @pytest.fixture
