@@ -22,7 +22,10 @@ OPTIONS = {  # options of sweep: (shown value, help)
     "window": ("K", "layers cut together (default: auto, the share that 9 has of 32 layers)"),
     "style": ("STYLE", "center, inverse, top_down or bottom_up (default: center)"),
     "keep": ("KEEP", "samples that get knockouts: answered correct, wrong, or all (default: correct)"),
-    "measure": ("A,B", "out of knockout,emergence,lens,pathway (default: all four), controls, widths, pairs, heads"),
+    "measure": (
+        "A,B",
+        "out of knockout,emergence,lens,pathway (default: these), controls, widths, pairs, heads, response",
+    ),
     "dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
     "device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
     "seed": ("N", "of the draw of samples and of random pathways (default: 0)"),

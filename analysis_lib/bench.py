@@ -27,7 +27,7 @@ from analysis_lib import charts, engine, exact, paths, plots
 from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.engine import Condition
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, load_model
-from analysis_lib.prompts import build_prompt
+from analysis_lib.prompts import Asked, build_prompt
 from analysis_lib.receipts import measure
 from analysis_lib.roles import build_roles
 
@@ -81,9 +81,8 @@ def _built(base: VideoLLM, config: Any, name: str, device: torch.device, dtype: 
 
 def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs:
     """A prompt with random video tokens, `frames` × `side` × `side` of them."""
-    from types import SimpleNamespace
 
-    sample = SimpleNamespace(question="What does the red circle do in the video?", options=OPTIONS[:options])
+    sample = Asked("What does the red circle do in the video?", OPTIONS[:options])
     prompt = build_prompt(sample, vlm.protocol)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=(frames, side, side), answer=0)

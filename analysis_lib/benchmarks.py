@@ -78,18 +78,16 @@ def benchmark_name(spec: str) -> str:
 
 
 def check_benchmark(spec: str, tasks: Sequence[str] | None = None) -> None:
-    """Refuse what a sweep cannot measure (StudyError), without rendering or reading videos.
-
-    That is an unknown benchmark or task, and a benchmark of open-ended questions.
-    """
+    """Refuse an unknown benchmark or task (StudyError), without rendering or reading videos."""
     form, _, known = locate(spec)
     for task in tasks or ():
         _known_task(task, known, form)
-    if form.answer_kind == "open":
-        raise StudyError(
-            f"{form.title} asks open-ended questions; a sweep measures questions with options only "
-            "(`python -m analysis_lib doctor` reads and checks it)"
-        )
+
+
+def is_open(spec: str) -> bool:
+    """Whether the benchmark's questions are open-ended."""
+    form = FORMATS.get(benchmark_name(spec))
+    return form is not None and form.answer_kind == "open"
 
 
 def rank(task: str, index: int, seed: int) -> bytes:

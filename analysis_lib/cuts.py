@@ -1,10 +1,10 @@
 """Knockouts of one sample as rows of the stored tables: windows, window sizes, single heads, pairs of frames.
 
 Each function lists its conditions with the columns that name them; one call of the engine then runs them all, and
-`_cut` puts the effects beside the names. `knockout` follows the request's windows (paper, section 3), `widths` takes
-the paper's sizes (G.6). `heads` asks which query heads carry a route into the last token, layer by layer. `pairs` cuts
-edges in all layers at once, since a narrow window can be repaired by the layers outside: which earlier frame does a
-frame need?
+`cut_rows` puts the effects beside the names. `knockout` follows the request's windows (paper, section 3), `widths`
+takes the paper's sizes (G.6). `heads` asks which query heads carry a route into the last token, layer by layer. `pairs`
+cuts edges in all layers at once, since a narrow window can be repaired by the layers outside: which earlier frame does
+a frame need?
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 def _knockout(answer: Answer, edge_sets: Sequence[str], settings: Settings) -> Rows:
     """One row per edge set and window."""
-    cuts = [({"edge_set": name, **_layers(window)}, window) for name in edge_sets for window in settings.windows]
-    return _cut(answer, f"knockout {','.join(edge_sets)}", cuts, settings)
+    cuts = [({"edge_set": name, **layers_of(window)}, window) for name in edge_sets for window in settings.windows]
+    return cut_rows(answer, f"knockout {','.join(edge_sets)}", cuts, settings)
 
 
 def _widths(answer: Answer, edge_sets: Sequence[str], settings: Settings) -> Rows:
     """One row per edge set, size of window and layer, windows centred."""
     depth = len(decoder_layers(answer.vlm))
     cuts = [
-        ({"edge_set": name, "window": size, **_layers(window)}, window)
+        ({"edge_set": name, "window": size, **layers_of(window)}, window)
         for name in edge_sets
         for size in window_sizes(depth)
         for window in windows(depth, size)
     ]
-    return _cut(answer, f"widths {','.join(edge_sets)}", cuts, settings)
+    return cut_rows(answer, f"widths {','.join(edge_sets)}", cuts, settings)
 
 
 def _heads(answer: Answer, edge_sets: Sequence[str], settings: Settings) -> Rows:
@@ -49,7 +49,7 @@ def _heads(answer: Answer, edge_sets: Sequence[str], settings: Settings) -> Rows
         for window in single
         for head in heads
     ]
-    return _cut(answer, f"heads {','.join(edge_sets)}", cuts, settings)
+    return cut_rows(answer, f"heads {','.join(edge_sets)}", cuts, settings)
 
 
 def frame_pairs(answer: Answer, settings: Settings) -> Rows:
@@ -62,17 +62,18 @@ def frame_pairs(answer: Answer, settings: Settings) -> Rows:
         ({"edge_set": name, **dict(zip(names, frames, strict=True)), "first_layer": 1, "last_layer": depth}, everywhere)
         for name, frames in sets.items()
     ]
-    return _cut(answer, "pairs", cuts, settings)
+    return cut_rows(answer, "pairs", cuts, settings)
 
 
 CUT = {"knockout": _knockout, "widths": _widths, "heads": _heads}
 
 
-def _layers(window: Window) -> dict[str, int]:
+def layers_of(window: Window) -> dict[str, int]:
+    """The columns that say where a window lies."""
     return {"layer": window.layer, "first_layer": window.first, "last_layer": window.last}
 
 
-def _cut(answer: Answer, what: str, cuts: Sequence[tuple[dict[str, Any], Window]], settings: Settings) -> Rows:
+def cut_rows(answer: Answer, what: str, cuts: Sequence[tuple[dict[str, Any], Window]], settings: Settings) -> Rows:
     """One row per condition, its own columns (with `edge_set`, and `head` if one is cut alone) and its effect; all
     conditions share batches. The first word of `what` is the table.
     """

@@ -48,6 +48,7 @@ ENDS = {
     "false_options": "false_options",
     "after_video": "after_video",
     "tail": "tail",
+    "response": "response",
     "last": "last",
 }
 FRAME = re.compile(r"frame ([1-9]\d*)")  # one frame, counted from 1, is an end too

@@ -7,10 +7,13 @@ names, folders, the tasks whose questions are about a part of the video, the sam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from analysis_lib.errors import SampleError
 
 NTU = (
     "the videos of Action Antonym are from NTU RGB+D, whose licence keeps them off the hub: ask its owners for them "
@@ -26,14 +29,16 @@ def _alone(item: Any) -> list[Any]:
 class Format:
     """The description of one benchmark.
 
-    `annotations` are patterns below ROOT, of which the first that matches counts. Without a field `task`, there is one
-    file a task, and the task is what `*` stands for. `videos` is the path of a video below ROOT, with the item's fields
-    (and task, folder) in braces; `endings` are tried where the annotations name no file ending. `answer_kind` says what
-    the answer's field holds: an option's "text", its "index" (0-based), its "letter", "either" text or letter, or an
-    "open" answer without options. `rule` is the sampling rule (`videos.sample_indices`). Bounds in seconds count in the
-    tasks `bounded` (None: in all); `bounds` names their fields. `counts` are the questions published in each task
-    (empty: `total` in all), `withheld` says of tasks why their videos are not in the download, and what to do. `expand`
-    turns one item into its questions; `optional` fields may be absent, and a `strict` format refuses all others.
+    `annotations` are patterns below ROOT, of which the first that matches counts. Without a field `task`, there is
+    one file a task, and the task is what `*` stands for. `videos` is the path of a video below ROOT, with the item's
+    fields (and task, folder) in braces; `endings` are tried where the annotations name no file ending. `answer_kind`
+    says what the answer's field holds: an option's "text", its "index" (0-based), its "letter", "either" text or
+    letter, or an "open" answer without options. `rule` is the sampling rule (`videos.sample_indices`). Bounds in
+    seconds count in the tasks `bounded` (None: in all); `bounds` names their fields. `wording` is how questions are
+    put (`prompts`), and `complete` turns task, question and answer into the start of a sentence and the word that
+    completes it. `counts` are the questions published in each task (empty: `total` in all), `withheld` says of tasks
+    why their videos are not in the download, and what to do. `expand` turns one item into its questions; `optional`
+    fields may be absent, and a `strict` format refuses all others.
     """
 
     title: str
@@ -58,6 +63,8 @@ class Format:
     expand: Callable[[Any], list[Any]] = _alone
     optional: tuple[str, ...] = ()
     strict: bool = False
+    wording: str = "options"
+    complete: Callable[[str, str, str], tuple[str, str]] | None = None
 
 
 def _youtube(item: Any) -> list[Any]:
@@ -72,6 +79,34 @@ def _two_questions(item: Any) -> list[Any]:
     if not isinstance(item, dict) or "Q1" not in item:
         return [item]
     return [item | {"Q": item["Q1"]}, item | {"Q": item.get("Q2")}]
+
+
+OBJECTS = ("jacket", "shoe", "bag", "headphone", "hat/cap", "glasses")  # of Action Antonym
+NUMBERS = dict(zip(map(str, range(11)), "zero one two three four five six seven eight nine ten".split(), strict=True))
+
+
+def _completion(task: str, question: str, answer: str) -> tuple[str, str]:
+    """TVBench's question as a sentence to complete (paper, B.1), and the answer in lower case that completes it.
+
+    Raises SampleError for a task without such a sentence, and for a question or answer that does not fit it.
+    """
+    answer = answer.strip().rstrip(".").lower()
+    if task == "action_antonym":
+        about = next((f" regarding the {name}" for name in OBJECTS if name in answer), "")
+        return f"\nThe action being performed in the video{about} is to", answer
+    if task == "action_sequence":
+        return "\nThe action the person is doing first is to", answer
+    if task == "scene_transition":
+        return "\nThe scene in the video changes from the", re.sub(r"^from (the |a )?", "", answer)
+    if task == "object_count":
+        return "\nThe number of moving objects is", NUMBERS.get(answer, answer)
+    if task != "moving_direction":
+        raise SampleError(f"no sentence to complete is known for the task {task}")
+    thing = re.search(r"\bthe ((?:\w+ ){0,3}?(?:cube|sphere|cylinder|object))\b", question.lower())
+    sides = [side for side in ("left", "right") if side in answer]
+    if not thing or len(sides) != 1:
+        raise SampleError(f"neither 'left' nor 'right' completes {question!r} with {answer!r}")
+    return f"\nThe {thing[1]} moves to the", sides[0]
 
 
 CLEVRER, PERCEPTION, STAR = "clevrer/video_validation", "perception/videos", "star/Charades_v1_480"
@@ -186,10 +221,11 @@ FORMATS: dict[str, Format] = {
         options="",
         answer="A",
         answer_kind="open",
+        wording="chat",
         endings=(".mp4", ".mkv"),
         counts=dict.fromkeys(("consistency", "generic", "temporal"), 0),
         expand=_two_questions,
-        notes=("questions of VCGBench are open-ended: they are read and checked here, and a sweep refuses them",),
+        notes=("questions of VCGBench are open-ended: --measure response follows the verbs of the model's own answer",),
     ),
     "folder": Format(
         "the folder",
@@ -201,6 +237,12 @@ FORMATS: dict[str, Format] = {
         strict=True,
     ),
 }
+
+# The paper's open-ended questions (B.1): TVBench's without options, as a sentence to complete.
+FORMATS["tvbench-open"] = replace(
+    FORMATS["tvbench"], title="TVBench open-ended", options="", answer_kind="open", wording="completion",
+    complete=_completion,
+)  # fmt: skip
 
 # Written in TVBench's layout, so it is read as that, but nothing of what is known of TVBench's content applies.
 EMBEDDED = replace(

@@ -26,8 +26,8 @@ from analysis_lib.prompts import LETTERS
 
 @torch.no_grad()
 def answer_emergence(vlm: VideoLLM, inputs: Inputs, clean: Clean, *, normed: bool = True) -> pd.DataFrame:
-    """Probability of each option's letter at each layer: `layer` (1-based), `option`, `is_answer`, `probability`
-    (0..1), `normed`.
+    """Probability of each option's letter (of an open-ended question: of its answer's first token, `option` empty) at
+    each layer: `layer` (1-based), `option`, `is_answer`, `probability` (0..1), `normed`.
 
     Softmax over the whole vocabulary, in float32. `normed=False` leaves the final norm out below the last layer, as
     the paper's released script does for some models; such curves start lower and are not comparable between models.
@@ -40,7 +40,7 @@ def answer_emergence(vlm: VideoLLM, inputs: Inputs, clean: Clean, *, normed: boo
     return pd.DataFrame(
         {
             "layer": np.repeat(np.arange(1, layers + 1), options),
-            "option": [LETTERS[i] for i in option],
+            "option": [LETTERS[i] if len(inputs.roles.positions("options")) else "" for i in option],
             "is_answer": option == inputs.roles.answer,
             "probability": probability.ravel().astype(float),
             "normed": normed,

@@ -27,6 +27,7 @@ from analysis_lib.models import Inputs, VideoLLM, decoder_layers, make_inputs
 from analysis_lib.passes import Clean, masked_logits
 from analysis_lib.receipts import Receipt
 from analysis_lib.request import Request
+from analysis_lib.response import response_knockouts
 from analysis_lib.todo import Todo, is_kept
 from analysis_lib.videos import Clip, load_clip
 
@@ -78,14 +79,16 @@ class Answer:
         """Read rows of last-position logits (C, V)."""
         logits = logits.double().cpu()
         total = logits.logsumexp(-1)  # (C,)
-        right = self.sample.answer
-        letters = logits[:, self.inputs.letter_ids]  # (C, options)
-        others = torch.cat([letters[:, :right], letters[:, right + 1 :]], dim=1)
+        right, ids = self.sample.answer, self.inputs.letter_ids
+        letters = logits[:, ids]  # (C, options), or (C, 1) for an open-ended answer, whose rivals are all other words
+        others = letters if self.sample.options else logits
+        others = others.index_fill(1, torch.tensor([right if self.sample.options else ids[0]]), -torch.inf)
         p_token = (logits[:, self.token] - total).exp().tolist()
         p_answer = (letters[:, right] - total).exp().tolist()
         margins = (letters[:, right] - others.amax(1)).tolist()
         texts = [self.vlm.tokenizer.decode([token]) for token in logits.argmax(-1).tolist()]
-        correct = [text.strip().lower() == self.sample.letter.lower() for text in texts]
+        wanted = self.sample.letter or self.vlm.tokenizer.decode(ids)
+        correct = [text.strip().lower() == wanted.strip().lower() for text in texts]
         return [Reading(*row) for row in zip(p_token, p_answer, margins, texts, correct, strict=True)]
 
     def receipt_row(self, measure: str, receipt: Receipt) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def ask(vlm: VideoLLM, sample: Sample) -> Answer:
 def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings) -> Rows:
     """Everything that `todo` asks for, by table. A new sample yields its baseline; `keep` decides about the rest.
 
-    Pathways and controls run on every sample, since they are about accuracy; the other measures on kept samples only.
+    Pathways, controls and responses run on every sample (`todo.FOR_ALL`), the other measures on kept samples only.
 
     Raises:
         SampleError: this sample cannot be measured.
@@ -121,6 +124,7 @@ def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings
         parts += [frame_pairs(answer, settings)] if "pairs" in todo.measures else []
         parts += [_emergence(answer)] if "emergence" in todo.measures else []
         parts += [_lens(answer, settings)] if "lens" in todo.measures else []
+    parts += [response_knockouts(answer, settings)] if "response" in todo.measures else []
     parts += [_pathway(answer, settings)] if "pathway" in todo.measures else []
     parts += [_controls(answer, settings)] if "controls" in todo.measures else []
     return {table: [row for part in parts for row in part.get(table, [])] for table in {t for p in parts for t in p}}

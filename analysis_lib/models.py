@@ -158,6 +158,22 @@ def make_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     return make_pooled_inputs(vlm, sample, getattr(clip, "frames", clip))
 
 
+def answer_ids(vlm: VideoLLM, sample: Sample, text: str) -> list[int]:
+    """Vocabulary entries of the options' letters; of an open-ended question the one with which its answer goes on after
+    the prompt `text` (its published answer's first token, a space before it where the prompt ends in a word).
+    """
+    if sample.options:
+        return list(vlm.letter_ids[: len(sample.options)])
+    line = text[text.rfind("\n") + 1 :]
+    gap = "" if not line or line[-1] in " (" else " "
+    encoded = vlm.tokenizer(line + gap + sample.reference, add_special_tokens=False, return_offsets_mapping=True)
+    after = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    found = [token for token, (_, stop) in after if stop > len(line + gap)]
+    if not found:
+        raise SampleError(f"the answer {sample.reference!r} has no token of its own")
+    return found[:1]
+
+
 def on_grid(inputs: Inputs, values: np.ndarray) -> np.ndarray:
     """Values (…, N_v) of video tokens as (…, T, h, w), the frame's rows from top to bottom."""
     frames, height, width = inputs.grid

@@ -20,8 +20,8 @@ import torch
 from analysis_lib.capture import continued_positions, decoder_call, encode_once
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.families import FAMILIES, Family
-from analysis_lib.models import Inputs, VideoLLM, check_frames
-from analysis_lib.prompts import CONTENT, build_chat_prompt, expanded
+from analysis_lib.models import Inputs, VideoLLM, answer_ids, check_frames
+from analysis_lib.prompts import CONTENT, Asked, build_chat_prompt, expanded
 from analysis_lib.roles import expanded_roles
 
 if TYPE_CHECKING:
@@ -59,12 +59,11 @@ def _with_tokenizer(processor: Any, tokenizer: Any) -> Any:
 
 def verify(vlm: VideoLLM) -> None:
     """Try the instrument on an architecture that is not in the table; StudyError says which check failed."""
-    from types import SimpleNamespace
 
     from analysis_lib.checks import self_test
 
     frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
-    sample = SimpleNamespace(question="What moves?", options=("a cat", "a dog"), answer=0)
+    sample = Asked("What moves?", ("a cat", "a dog"))
     try:
         table = self_test(vlm, make_native_inputs(vlm, sample, frames))
         failed = "; ".join(table.loc[~table["passed"], "check"])
@@ -96,7 +95,7 @@ def make_native_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
     frame_of[places[: sum(counts)]] = np.repeat(np.arange(1, len(counts) + 1), counts)
     roles = expanded_roles(prompt, offsets, frame_of.tolist(), answer=sample.answer)
     embeds, kwargs, given = encode_once(vlm, given)
-    letters = list(vlm.letter_ids[: len(sample.options)])
+    letters = answer_ids(vlm, sample, prompt.text)
     inputs = Inputs(ids, embeds, roles, letters, len(ids), counts, grid, kwargs, given)
     return _repaired(vlm, inputs, family)
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from analysis_lib import world
-from analysis_lib.prompts import LETTERS, build_prompt
+from analysis_lib.prompts import LETTERS, Asked, build_prompt
 from analysis_lib.quiz import VERBS, Question
 
 IGNORE = -100  # no loss at this position
@@ -145,9 +144,9 @@ PHRASES = (
 )
 
 
-def question_sample(question: Question) -> SimpleNamespace:
+def question_sample(question: Question) -> Asked:
     """The question with the names that `build_prompt` reads."""
-    return SimpleNamespace(question=question.text, options=question.options)
+    return Asked(question.text, question.options)
 
 
 def lay_out(rows: list[list[Branch]], prefix: list[int], at: int, video: int, length: int) -> dict[str, Any]:

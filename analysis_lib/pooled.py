@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.models import Inputs, VideoLLM, check_frames
+from analysis_lib.models import Inputs, VideoLLM, answer_ids, check_frames
 from analysis_lib.prompts import PROTOCOLS, build_prompt
 from analysis_lib.roles import build_roles
 
@@ -79,7 +79,7 @@ def make_pooled_inputs(vlm: VideoLLM, sample: Sample, frames: np.ndarray) -> Inp
     text = vlm.hf.get_input_embeddings()(words)  # (len(ids), d)
     embeds = torch.cat([text[:at], video.to(text.dtype), text[at + 1 :]])[None]  # (1, n, d)
     grid = video_grid(vlm)
-    letters = list(vlm.letter_ids[: len(sample.options)])
+    letters = answer_ids(vlm, sample, prompt.text)
     counts = (grid[1] * grid[2],) * grid[0]
     return Inputs(ids, embeds, roles, letters, embeds.shape[1], counts, grid, by_columns=by_columns(vlm))
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis_lib.benchmarks import benchmark_name
+from analysis_lib.benchmarks import benchmark_name, is_open
 from analysis_lib.edges import EDGE_SETS, STYLES, check_edge_set
 from analysis_lib.errors import StudyError
 
 MEASURES = ("knockout", "emergence", "lens", "pathway")  # measured unless told otherwise
 CUTS = ("knockout", "widths", "heads")  # measures made for each edge set that is asked for
-ALL_MEASURES = (*MEASURES, "controls", "widths", "pairs", "heads")
+ALL_MEASURES = (*MEASURES, "controls", "widths", "pairs", "heads", "response")
 KEEP = ("correct", "wrong", "all")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -92,9 +92,13 @@ def check_request(
     for name in measures:
         if name not in ALL_MEASURES:
             raise StudyError(f"unknown measure {name!r}; known: {', '.join(ALL_MEASURES)}")
-    edge_sets = _names(edges, EDGE_SETS)
+    if "response" in measures and not is_open(benchmark):
+        raise StudyError(f"response follows open-ended answers; {benchmark_name(benchmark)} asks for letters")
+    edge_sets = _names(edges, [name for name in EDGE_SETS if not (is_open(benchmark) and "option" in name)])
     for name in edge_sets:
         check_edge_set(name)
+        if "option" in name and is_open(benchmark):
+            raise StudyError(f"questions of {benchmark_name(benchmark)} have no options; leave out {name!r}")
     if {*CUTS} & {*measures} and not edge_sets:
         raise StudyError(f"no edge set is named for knockouts; use all, or any of {', '.join(EDGE_SETS)}")
     if "heads" in measures and not any(name.endswith("->last") for name in edge_sets):

@@ -6,11 +6,14 @@ without reading decoded text. A token that overlaps an option even partly belong
 overlaps two), one that overlaps the question block otherwise belongs to `question`. Hence each position has exactly
 one role:
 
-    system      start token, system text, and role tags up to the question, also those after the video frame 1..T
-    video tokens of one frame frame_text  text between frames (timestamps, separators), in models that have it question
-    the block from `Question:` to the last option, less the options (label, sentence, `Options:`, line breaks) option
-    A..  letter and text of one option tail        template text after the options last        the position that
-    predicts the answer
+    system        start token, system text, and role tags up to the question, also those after the video
+    frame 1..T    video tokens of one frame
+    frame_text    text between frames (timestamps, separators), in models that have it
+    question      the block from `Question:` to the last option, less the options (label, sentence, line breaks)
+    option A..    letter and text of one option
+    tail          template text after the options
+    response      what an open-ended answer has said so far (the token before the last may be `open_response`)
+    last          the position that predicts the answer
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class Roles:
             "question_only": np.isin(np.arange(len(names)), self.sentence),
             "after_video": (names == "system") & (np.cumsum(self.frame_of) > 0),
         }
-        if which not in unions and which not in self.names and which not in ("frame_text", "tail"):
+        if which not in unions and which not in self.names and which not in ("frame_text", "tail", "response"):
             raise StudyError(f"unknown role {which!r}; known: {', '.join([*dict.fromkeys(self.names), *UNIONS])}")
         return np.flatnonzero(unions.get(which, names == which))
 

@@ -28,8 +28,8 @@ class Sample:
 
     `answer` is the 0-based index of the right option; `start` and `end` are in seconds. `clip` names the video inside
     the benchmark (the unit of the bootstrap), `sha256` identifies question and clip (16 digits). `rule` is the
-    benchmark's sampling rule (`videos.sample_indices`). An open-ended question has no options, and `reference` is its
-    published answer.
+    benchmark's sampling rule (`videos.sample_indices`). An open-ended question has no options, `reference` is its
+    published answer; `wording` and `stem` say how it is put (`prompts`).
     """
 
     task: str
@@ -44,11 +44,13 @@ class Sample:
     sha256: str = ""
     rule: str = "middle"
     reference: str = ""
+    wording: str = "options"
+    stem: str = ""
 
     @property
     def letter(self) -> str:
-        """The right option's letter."""
-        return LETTERS[self.answer]
+        """The right option's letter, empty for an open-ended question."""
+        return LETTERS[self.answer] if self.options else ""
 
     @property
     def answer_text(self) -> str:
@@ -74,7 +76,7 @@ def parse(
 
     `hashes` are those of clips whose pictures are known; the others get a hash of their file.
     """
-    sample_id, clip, options, reference = f"{task}/{index:04d}", "", (), ""
+    sample_id, clip, options, reference, stem = f"{task}/{index:04d}", "", (), "", ""
     try:
         video, clip = sources.video_of(root, form, task, item)
         question = sources.text_of(item, form.question)
@@ -85,11 +87,17 @@ def parse(
             answer = _answer(item.get(form.answer), options, form.answer_kind)
         else:
             answer, reference = 0, sources.text_of(item, form.answer)
+            if form.complete:
+                stem, reference = form.complete(task, question, reference)
     except SampleError as error:
         return Skip(task, sample_id, str(error), clip, _digest(task, index, repr(item)))
     pixels = hashes[clip] if clip in hashes and video.exists() else _file_hash(video)
-    digest = _digest(task, clip, question, options, answer, start, end, pixels, *([reference] if reference else []))
-    return Sample(task, sample_id, video, question, options, answer, start, end, clip, digest, form.rule, reference)
+    open_ended = [text for text in (reference, stem) if text]
+    digest = _digest(task, clip, question, options, answer, start, end, pixels, *open_ended)
+    return Sample(
+        task, sample_id, video, question, options, answer, start, end, clip, digest, form.rule, reference,
+        form.wording, stem,
+    )  # fmt: skip
 
 
 def _is_bounded(task: str, form: Format) -> bool:

@@ -51,6 +51,7 @@ class Results:
     widths: pd.DataFrame
     pairs: pd.DataFrame
     heads: pd.DataFrame
+    response: pd.DataFrame
     skipped: pd.DataFrame
     manifest: dict[str, Any]
     dir: Path
@@ -89,7 +90,8 @@ def sweep(
             and controls are about accuracy and run on all samples.
         measure: any of knockout, emergence, lens, pathway, and controls (the answer without video, from one frame,
             from shuffled frames), widths (centred windows of `edges.window_sizes`), pairs (`edges.frame_edge_sets` cut
-            in all layers), heads (edges into the last token, in single heads); empty measures the baseline alone.
+            in all layers), heads (edges into the last token, in single heads), response (the model's own answer to an
+            open-ended question, at its first verbs); empty measures the baseline alone.
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu" or "cuda".
         seed: of the draw of samples and of random pathways.

@@ -2,8 +2,8 @@
 
 One row of `baseline` is a sample as the untouched model answers it; one row of `knockout` is a sample under one edge
 set and window; `widths`, `pairs` and `heads` hold knockouts with windows of several sizes, of pairs of frames, and in
-single heads; the others follow. Types are fixed, so the same rows give the same bytes. Readers (figures, claims,
-notebooks) need only this module.
+single heads, `response` knockouts on an open-ended answer; the others follow. Types are fixed, so the same rows give
+the same bytes. Readers (figures, claims, notebooks) need only this module.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "video": str, **EFFECT,
     },
     "heads": SAMPLE | {"edge_set": str, "layer": int, "head": int, "video": str, **EFFECT},
+    "response": SAMPLE | {
+        "anchor": int, "edge_set": str, "layer": int, "word": str, "first_layer": int, "last_layer": int, "video": str,
+        **EFFECT,
+    },
     "controls": SAMPLE | {
         "control": str, "video": str, "p_answer": float, "margin": float, "prediction": str, "correct": bool,
     },
@@ -61,7 +65,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 KEYS = {
     "baseline": 2, "knockout": 4, "emergence": 4, "lens": 5, "pathway": 4, "widths": 5, "pairs": 3, "heads": 5,
-    "controls": 3, "skipped": 2, "receipts": 3,
+    "response": 5, "controls": 3, "skipped": 2, "receipts": 3,
 }  # fmt: skip
 ARROW = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),

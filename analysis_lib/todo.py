@@ -12,7 +12,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.request import ALL_MEASURES, CUTS, Request
 from analysis_lib.store import Store
 
-FOR_ALL = ("pathway", "controls")  # measures that are about accuracy, made on every sample
+FOR_ALL = ("pathway", "controls", "response")  # not about one right answer: made on every sample
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 from analysis_lib import world
-from analysis_lib.prompts import LETTERS, build_prompt
+from analysis_lib.prompts import LETTERS, Asked, build_prompt
 from analysis_lib.quiz import TASKS, VERBS, ask
 
 SPECIALS = ("<unk>", "<s>", "</s>")
@@ -17,7 +16,7 @@ SPECIALS = ("<unk>", "<s>", "</s>")
 
 def _corpus() -> list[str]:
     """Every word that prompts and answers use, so that each becomes one token; other text falls back to characters."""
-    prompt = build_prompt(SimpleNamespace(question="Q", options=("0", "1", "2", "3")), "mvbench").text
+    prompt = build_prompt(Asked("Q", ("0", "1", "2", "3")), "mvbench").text
     closed = [*world.COLOURS, *world.SHAPES, *world.SCENES, *world.DIAGONALS, *VERBS.values(), *"0123"]
     lines = [prompt, "Describe the video.", "top left, bottom right, first, last", " ".join(f"({x})" for x in LETTERS)]
     rng = np.random.default_rng(0)

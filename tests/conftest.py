@@ -49,8 +49,10 @@ def golden() -> dict:
 def make_sample():
     """A function that makes a stand-in for a benchmark sample."""
 
+    from analysis_lib.prompts import Asked
+
     def make(question="What moves?", options=("a cat", "a dog"), answer=0):
-        return SimpleNamespace(question=question, options=tuple(options), answer=answer)
+        return Asked(question=question, options=tuple(options), answer=answer)
 
     return make
 

@@ -102,7 +102,7 @@ def test_nothing_to_count_ends_in_one_line(tmp_path, capsys):
 
 def test_open_ended_and_unread_fields_are_noted(tmp_path, capsys):
     code, out, _ = run(capsys, f"vcgbench:{WRITERS['vcgbench'](tmp_path / 'v')}")
-    assert code == 0 and "a sweep refuses them" in out
+    assert code == 0 and "--measure response follows the verbs" in out
     _, out, _ = run(capsys, f"tomato:{write_tomato(tmp_path / 't')}")
     assert "note: fields that nothing reads: motion_type, note, variation, video_source_url" in out
 

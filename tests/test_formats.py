@@ -1,13 +1,15 @@
 """Each benchmark is read as published: tasks and their order, options, letters, answers, bounds, frame indices."""
 
+import hashlib
 import re
 
 import pytest
 from published import WRITERS, write_jsonl, write_tomato
 
-from analysis_lib.benchmarks import check_benchmark, load_benchmark
+from analysis_lib.benchmarks import load_benchmark
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.formats import FORMATS
+from analysis_lib.request import check_request
 from analysis_lib.videos import load_clip, sample_indices
 
 
@@ -117,12 +119,40 @@ def test_the_stride_rule_refuses_what_would_repeat_or_leave_frames(frames, durat
         sample_indices(frames, 8, fps=25.0, end=duration, rule="stride")
 
 
-def test_open_ended_questions_are_read_and_a_sweep_refuses_them(roots, loaded):
+def test_open_ended_questions_have_no_options(roots, loaded):
     first, second = loaded["vcgbench"][:2]
     assert (first.question, second.question) == ("What is it?", "Which is it?")
     assert first.options == () and first.answer_text == first.reference == "A cat."
-    with pytest.raises(StudyError, match="VCGBench asks open-ended questions; a sweep measures questions with options"):
-        check_benchmark(f"vcgbench:{roots['vcgbench']}")
+    assert (first.wording, first.stem, first.letter) == ("chat", "", "")
+    with pytest.raises(StudyError, match="questions of vcgbench have no options; leave out 'true_option->last'"):
+        check_request(model="m", benchmark=f"vcgbench:{roots['vcgbench']}", edges="true_option->last")
+    asked = check_request(model="m", benchmark=f"vcgbench:{roots['vcgbench']}", edges="all")
+    assert len(asked.edges) == 7 and not any("option" in name for name in asked.edges)
+
+
+@pytest.mark.parametrize(
+    ("task", "question", "answer", "length", "sha", "word"),
+    [
+        ("action_antonym", "", "Put on a jumper.", 46, "42e4423ea53521a9", "put on a jumper"),
+        ("action_antonym", "", "Take off the bag", 64, "ec9c81a401914d55", "take off the bag"),
+        ("action_sequence", "", "Sat down.", 43, "6b0e70fae09228ee", "sat down"),
+        ("moving_direction", "Where does the gray cube move?", "Up and to the left.", 27, "dbf151b92f09f5bb", "left"),
+        ("object_count", "", "3", 32, "c764f6b5d8ef734d", "three"),
+        ("scene_transition", "", "From the bar to a hall.", 40, "f484b4c39ea0f194", "bar to a hall"),
+    ],
+)
+def test_sentences_to_complete_have_the_published_hashes(task, question, answer, length, sha, word):
+    stem, completes = FORMATS["tvbench-open"].complete(task, question, answer)
+    assert (len(stem), hashlib.sha256(stem.encode()).hexdigest()[:16], completes) == (length, sha, word)
+
+
+@pytest.mark.parametrize(
+    ("task", "question", "answer"),
+    [("object_shuffle", "", "a"), ("moving_direction", "Where?", "left"), ("moving_direction", "the red cube", "up")],
+)
+def test_what_no_sentence_fits_is_a_bad_sample(task, question, answer):
+    with pytest.raises(SampleError):
+        FORMATS["tvbench-open"].complete(task, question, answer)
 
 
 def test_a_folder_with_json_lines_and_no_tasks(tmp_path):

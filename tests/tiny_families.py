@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
+from analysis_lib.prompts import Asked
+
 GOLDEN = Path(__file__).parent / "goldens" / "pllava_tiny"
 FRAMES = 4
-SAMPLE = SimpleNamespace(question="What moves?", options=("a cat", "a dog", "a dog runs"), answer=1)
+SAMPLE = Asked("What moves?", ("a cat", "a dog", "a dog runs"), 1)
 
 TURN = "{% for m in messages %}<s>{{ m.role }}: {% for c in m.content %}{% if c.type == 'video' %}VIDEO{% else %}"
 TURN += "{{ c.text }}{% endif %}{% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
