@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis_lib import paths
+from analysis_lib.benchmarks import is_open
 from analysis_lib.errors import StudyError
 from analysis_lib.runner import NotebookFailed, check_parameters, parameters_of, run_notebook
 
@@ -91,6 +92,9 @@ def reproduce(
 
     Raises StudyError for bad input, before the first kernel starts where that can be known, and NotebookFailed.
     """
+    benchmark = str(given.get("benchmark", ""))
+    if is_open(benchmark):
+        raise StudyError(f"the notebooks need options, {benchmark} has none; docs/open_ended.md says how to measure it")
     notebooks = select(which, folder)
     parameters = assign(notebooks, given)
     defaults = parameters_of(notebooks[0])

@@ -94,6 +94,7 @@ def test_start_up_noise_does_not_reach_the_terminal(tmp_path, capfd):
         ({"model": 7}, "parameter model takes str, not 7"),
         ({"compute": "maybe"}, "parameter compute takes bool, not 'maybe'"),
         ({"compute": 1}, "parameter compute takes bool, not 1"),
+        ({"benchmark": "vcgbench:x"}, "the notebooks need options, vcgbench:x has none; docs/open_ended.md"),
     ],
 )
 def test_wrong_parameters_are_refused_before_a_kernel_starts(tmp_path, monkeypatch, given, message):
