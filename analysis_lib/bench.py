@@ -121,7 +121,12 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict
     rows += totals.to_dict("records")
     if repeats:
         mask = {depth: torch.from_numpy(blocked_edges("video->last", inputs.roles)).to(vlm.device)[None, None]}
-        add("receipt", "both", 1, lambda: measure(vlm, inputs, mask, torch.zeros(1, device=vlm.device)))
+
+        def receipt() -> None:
+            vlm.noops.clear()  # it is kept per prompt
+            measure(vlm, inputs, mask, torch.zeros(1, device=vlm.device))
+
+        add("receipt", "both", 1, receipt)
     shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max())}
     shape |= {"positions": inputs.n, "options": len(inputs.letter_ids)}
     return [shape | row for row in rows]
