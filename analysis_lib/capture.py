@@ -57,12 +57,15 @@ def encode_once(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, 
     with _kept_features(vlm) as features:
         embeds, kwargs = decoder_call(vlm, given)
     encoded = {name: value for name, value in given.items() if not name.startswith("pixel")}
-    encoded["mm_encoder_outputs"] = features
-    try:
-        same = torch.equal(decoder_call(vlm, encoded)[0], embeds)
-    except (SampleError, TypeError):
-        same = False
-    return embeds, kwargs, encoded if same else dict(given)
+    found = next(iter(features.values()), None)
+    for modality in dict.fromkeys((*features, "video")):  # some models encode videos as images and file them as videos
+        encoded["mm_encoder_outputs"] = {modality: found}
+        try:
+            if torch.equal(decoder_call(vlm, encoded)[0], embeds):
+                return embeds, kwargs, encoded
+        except (SampleError, TypeError):
+            continue
+    return embeds, kwargs, dict(given)
 
 
 @contextmanager

@@ -47,6 +47,7 @@ FAMILIES = {
     "video_llava": Family(),
     "internvl": Family(),
     "smolvlm": Family(),
+    "perception_lm": Family(),
     "video_llama_3": Family(),
     "qwen2_vl": Family(positions="repaired"),
     "qwen2_5_vl": Family(positions="repaired"),

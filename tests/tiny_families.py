@@ -42,6 +42,7 @@ FAMILIES = {
         "global_image_token": "<global-img>",
         "end_of_utterance_token": "<end_of_utterance>",
     },
+    "perception_lm": {"image_token": "<|image|>", "video_token": "<|video|>"},
     "video_llama_3": QWEN,
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
@@ -155,6 +156,11 @@ def _processor(family: str) -> Any:
             image_processor=tf.SmolVLMImageProcessor(size=edge, max_image_size=edge),
             video_processor=tf.SmolVLMVideoProcessor(size=edge, max_image_size=edge), image_seq_len=4, **kw,
         )  # fmt: skip
+    if family == "perception_lm":
+        return tf.PerceptionLMProcessor(
+            image_processor=tf.PerceptionLMImageProcessor(tile_size=16),
+            video_processor=tf.PerceptionLMVideoProcessor(size=square), patch_size=4, pooling_ratio=2, **kw,
+        )  # fmt: skip
     if family == "video_llama_3":
         flat = {
             **patches,
@@ -220,6 +226,14 @@ def _model(family: str, tokenizer: Any) -> Any:
         )  # fmt: skip
         return tf.SmolVLMForConditionalGeneration(cfg)
     places = {"image_token_id": ids["image_token"], "video_token_id": ids["video_token"]}
+    if family == "perception_lm":
+        tiny = {"img_size": [16, 16], "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "global_pool": ""}
+        tiny |= {"ref_feat_shape": [4, 4], "use_post_transformer_norm": False}
+        vision = tf.TimmWrapperConfig(architecture="vit_pe_core_tiny_patch16_384", do_pooling=False, model_args=tiny)
+        cfg = tf.PerceptionLMConfig(
+            vision_config=vision, text_config={**text, "model_type": "llama"}, projector_pooling_ratio=2, **places
+        )
+        return tf.PerceptionLMForConditionalGeneration(cfg)
     if family == "video_llama_3":
         cfg = tf.VideoLlama3Config(
             vision_config={**tower, "patch_size": 4}, text_config={**text, "model_type": "qwen2"}, **places
