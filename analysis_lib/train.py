@@ -34,6 +34,7 @@ from analysis_lib.packer import Packer
 from analysis_lib.vocabulary import build_tokenizer
 
 STORE_EVERY = 100  # steps
+ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Stage:
     """One stage: steps, clips a step, tokens a branch, and the peak learning rates of Muon and AdamW.
 
     `questions` are asked about each clip, in words and with options. From step `since` on, the clips' tasks are drawn
-    with `shares` (of TASKS; None: all alike).
+    with `shares` (of TASKS; None: all alike). When a model begins to see what a stage is about depends on the seed: if
+    the running share of right `words` or `letters` that `goal` names is not reached by the last step, the stage goes on
+    for another round of as many steps, ROUNDS at most.
     """
 
     name: str
@@ -53,14 +56,15 @@ class Stage:
     since: int = 0
     shares: tuple[float, ...] | None = None
     questions: tuple[int, int] = (7, 3)
+    goal: tuple[str, float] | None = None
 
 
 STAGES = (
     Stage("vision", 700, 80, adam=2e-3),
-    Stage("drill", 1000, 10, 40, adam=5e-3),
+    Stage("drill", 1000, 10, 40, adam=5e-3, goal=("letters", 0.97)),
     Stage("align", 350, 48),
-    Stage("image words", 300, 32, 50),
-    Stage("image", 150, 32, 50),
+    Stage("image words", 300, 32, 50, goal=("words", 0.9)),
+    Stage("image", 150, 32, 50, goal=("letters", 0.8)),
     # A video task asks one thing about a clip: more clips teach more than more questions.
     Stage("video words", 1050, 54, 52, since=400, shares=(0.1, 0.2, 0.1, 0.5, 0.1), questions=(2, 1)),
     Stage("video hard words", 450, 48, 52, 0.01, 1.5e-3, shares=(0.1, 0.15, 0.1, 0.55, 0.1), questions=(3, 1)),
@@ -139,8 +143,11 @@ def _trained(model: Any, heads: torch.nn.Module, stage: Stage) -> list[tuple[str
     return [pair for name, module in chosen.items() for pair in module.named_parameters(prefix=name)]
 
 
-def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch.device, store: Path) -> float:
-    """Run one stage to its end, from the stored state if there is one; return the seconds that it took in all."""
+def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch.device, store: Path) -> tuple:
+    """Run one stage to its end, from the stored state if there is one; return the seconds and steps it took.
+
+    Raises StudyError for a stage that does not reach its goal.
+    """
     torch.manual_seed(seed)
     heads = torch.nn.ModuleDict({k: torch.nn.Linear(WIDTH, n) for k, n in VISION_HEADS.items()}).to(device)
     named = _trained(model, heads, stage)
@@ -149,17 +156,18 @@ def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch
         parameter.requires_grad_(True)
     optimizers = _optimizers(named, stage)
     peaks = [o.param_groups[0]["lr"] for o in optimizers]
-    start, before = _restore(store, stage, model, heads, optimizers, device)
+    start, before, shown = _restore(store, stage, model, heads, optimizers, device)  # shown: running means
     began = time.time() - before
     source = _Batches(_make(stage, packer), seed * 10 + [s.name for s in STAGES].index(stage.name), start)
     batches = iter(torch.utils.data.DataLoader(source, batch_size=None, num_workers=1))
-    shown: dict[str, float] = {}  # running means
-    bar = tqdm(range(start, stage.steps), initial=start, total=stage.steps, desc=f"{stage.name:11}", mininterval=10)
-    for step in bar:
+    bar = tqdm(initial=start, total=stage.steps, desc=f"{stage.name:11}", mininterval=10)
+    for step in range(start, stage.steps * ROUNDS):
+        if step % stage.steps == 0 and step and _reached(stage, shown):
+            break
         batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in next(batches).items()}
         loss, report = _loss(model, heads, packer, stage, batch, device)
         for optimizer, peak in zip(optimizers, peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * _pace(step, stage.steps)
+            optimizer.param_groups[0]["lr"] = peak * _pace(step % stage.steps, stage.steps)
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
@@ -168,10 +176,22 @@ def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch
         for name, value in {"loss": loss.detach(), **report}.items():
             shown[name] = 0.95 * shown.get(name, float(value)) + 0.05 * float(value)
         bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in shown.items()), refresh=False)
-        if (step + 1) % STORE_EVERY == 0 or step + 1 == stage.steps:
-            _keep(store, stage, step + 1, model, heads, optimizers, time.time() - began)
+        bar.update()
+        if (step + 1) % STORE_EVERY == 0 or (step + 1) % stage.steps == 0:
+            _keep(store, stage, step + 1, model, heads, optimizers, time.time() - began, shown)
+    bar.close()
+    if not _reached(stage, shown):
+        name, share = stage.goal
+        raise StudyError(
+            f"stage {stage.name} ends with {shown[name]:.2f} of its {name} right, {share} are needed; "
+            "the models of this seed would not answer, so use another --seed"
+        )
     settle(model, stage.name)
-    return time.time() - began
+    return time.time() - began, bar.n
+
+
+def _reached(stage: Stage, shown: dict[str, float]) -> bool:
+    return stage.goal is None or shown[stage.goal[0]] >= stage.goal[1]
 
 
 def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, device: torch.device) -> tuple:
@@ -184,9 +204,12 @@ def _loss(model: Any, heads: Any, packer: Packer, stage: Stage, batch: dict, dev
         return language_loss(model, batch, layers.get(stage.name, slice(None)))
 
 
-def _keep(store: Path, stage: Stage, step: int, model: Any, heads: Any, optimizers: list, seconds: float) -> None:
+def _keep(
+    store: Path, stage: Stage, step: int, model: Any, heads: Any, optimizers: list, seconds: float, shown: dict
+) -> None:
     state = {
         "seconds": seconds,
+        "shown": shown,
         "stage": stage.name,
         "step": step,
         "model": model.state_dict(),
@@ -202,15 +225,17 @@ def _save(path: Path, value: dict) -> None:
 
 
 def _restore(store: Path, stage: Stage, model: Any, heads: Any, optimizers: list, device: torch.device) -> tuple:
-    """Load the stored state if it belongs to `stage`; return the step at which the stage goes on, and seconds spent."""
+    """Load the stored state if it belongs to `stage`; return the step at which the stage goes on, the seconds spent,
+    and the running means.
+    """
     state = torch.load(store, map_location=device, weights_only=True) if store.exists() else {"stage": None}
     if state["stage"] != stage.name:
-        return 0, 0.0
+        return 0, 0.0, {}
     model.load_state_dict(state["model"])
     heads.load_state_dict(state["heads"])
     for optimizer, old in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(old)
-    return state["step"], state["seconds"]
+    return state["step"], state["seconds"], state["shown"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -238,18 +263,18 @@ def train(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS) -> N
     for layer in model.model.language_model.layers:
         layer.compile(dynamic=False)
     times = work / "seconds.json"
-    seconds = json.loads(times.read_text()) if times.exists() else {}
+    spent = json.loads(times.read_text()) if times.exists() else {}  # seconds and steps by stage
     for number, stage in enumerate(STAGES):
         done = work / f"{number}-{stage.name.replace(' ', '-')}.pt"
         if done.exists():
             model.load_state_dict(torch.load(done, map_location=place, weights_only=True))
         else:
-            seconds[stage.name] = _train(model, stage, packer, seed=seed, device=place, store=work / "state.pt")
-            times.write_text(json.dumps(seconds))
+            spent[stage.name] = _train(model, stage, packer, seed=seed, device=place, store=work / "state.pt")
+            times.write_text(json.dumps(spent))
             _save(done, model.state_dict())
         if stage.name in FINISHES:
             export(model, work / "tokenizer", out / FINISHES[stage.name])
-            rows = [(s.name, s.steps, s.clips, seconds.get(s.name, 0.0)) for s in STAGES[: number + 1]]
+            rows = [(s.name, spent[s.name][1], s.clips, spent[s.name][0]) for s in STAGES[: number + 1]]
             machine = f"{place.type}, {torch.get_num_threads()} threads"
             write_card(out / FINISHES[stage.name], seed=seed, device=machine, stages=rows)
-    print(f"trained in {sum(seconds.values()) / 60:.0f} minutes; checkpoints in {out}")
+    print(f"trained in {sum(took for took, _ in spent.values()) / 60:.0f} minutes; checkpoints in {out}")

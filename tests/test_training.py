@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from analysis_lib import export, lessons, network, paths, quiz, train, vocabulary
+from analysis_lib.errors import StudyError
 from analysis_lib.models import load_model
 from analysis_lib.packer import IGNORE, Packer, question_sample
 from analysis_lib.prompts import build_prompt
@@ -133,7 +135,7 @@ def test_rescaling_the_tower_keeps_its_function(packer):
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
     """Two steps a stage, not compiled, and a benchmark of two questions a task."""
-    small = tuple(dataclasses.replace(s, steps=2, clips=2) for s in train.STAGES)
+    small = tuple(dataclasses.replace(s, steps=2, clips=2, goal=None) for s in train.STAGES)
     monkeypatch.setattr(train, "STAGES", small)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
@@ -151,6 +153,27 @@ def test_training_resumes_and_writes_loadable_checkpoints(quick, tmp_path):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     vlm = load_model(str(tmp_path / "once/embedded"))
     assert vlm.num_frames == 8 and len(vlm.hf.get_decoder().layers) == 12
+
+
+def test_a_stage_goes_on_until_its_goal_is_reached(quick, tmp_path, monkeypatch):
+    stage, calls, loss = train.STAGES[1], [], train._loss
+
+    def counted(*args):
+        calls.append(args)
+        return loss(*args)[0], {"letters": float(len(calls) > 2)}  # running means 0, 0, 0.05, 0.0975
+
+    def run(share):
+        monkeypatch.setattr(train, "STAGES", (dataclasses.replace(stage, goal=("letters", share)),))
+        train.train(seed=0, device="cpu", out=tmp_path)
+
+    monkeypatch.setattr(train, "_loss", counted)
+    with pytest.raises(StudyError, match="stage drill ends with 0.26 of its letters right, 0.5 are needed"):
+        run(0.5)
+    assert len(calls) == 2 * train.ROUNDS
+    (tmp_path / "build/train-0/state.pt").unlink()
+    calls.clear()
+    run(0.09)
+    assert len(calls) == 4 and json.loads((tmp_path / "build/train-0/seconds.json").read_text())["drill"][1] == 4
 
 
 def test_card_states_scores_steps_and_hash(quick, tmp_path):
