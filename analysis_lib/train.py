@@ -61,7 +61,7 @@ class Stage:
 
 STAGES = (
     Stage("vision", 700, 80, adam=2e-3),
-    Stage("drill", 1000, 10, 40, adam=5e-3, goal=("letters", 0.97)),
+    Stage("drill", 1000, 10, 40, adam=5e-3, goal=("letters", 0.94)),
     Stage("align", 350, 48),
     Stage("image words", 300, 32, 50, goal=("words", 0.9)),
     Stage("image", 150, 32, 50, goal=("letters", 0.8)),
