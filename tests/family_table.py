@@ -41,8 +41,8 @@ OTHERS = ("llava", "llava_next", "internvl_chat")  # tested in test_goldens.py a
 
 def row(family: str, folder: Path) -> str:
     """The family's row of the table; `folder` is for its checkpoint and what the notebooks write."""
-    # A random model says anything; one that mostly says a letter is right now and then, so there is something to cut.
-    model = str(tiny_families.build(family, folder / family, letters=30))
+    # A random model says anything; one that says letters is right now and then, so there is something to cut.
+    model = str(tiny_families.build(family, folder / family, says_letters=True))
     vlm = load_model(model, device="cpu")
     vlm.num_frames = tiny_families.FRAMES
     inputs = make_inputs(vlm, tiny_families.SAMPLE, tiny_families.some_frames())

@@ -68,8 +68,8 @@ def some_frames(seed: int = 0, count: int = FRAMES) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 255, (count, 20, 24, 3), dtype=np.uint8)
 
 
-def build(family: str, folder: Path, *, letters: float = 1.0) -> Path:
-    """Write the family's tiny checkpoint to `folder`; `letters` stretches its output for the answers' letters."""
+def build(family: str, folder: Path, *, says_letters: bool = False) -> Path:
+    """Write the family's tiny checkpoint to `folder`; with `says_letters` it answers A or B to everything."""
     from analysis_lib.torchvision_ops import ensure_torchvision
 
     ensure_torchvision()
@@ -80,8 +80,11 @@ def build(family: str, folder: Path, *, letters: float = 1.0) -> Path:
         for parameter in model.parameters():  # the usual 0.02 would leave attention flat and every effect tiny
             if parameter.ndim > 1:
                 parameter.mul_(5)
-        ids = processor.tokenizer.convert_tokens_to_ids(list("ABCD"))
-        model.get_output_embeddings().weight[ids] *= letters
+        if says_letters:  # whatever the state, one of two opposite directions wins
+            first, second = processor.tokenizer.convert_tokens_to_ids(["A", "B"])
+            head = model.get_output_embeddings().weight
+            head[first] *= 30
+            head[second] = -head[first]
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     file = folder / "tokenizer_config.json"  # with the class that published checkpoints name
