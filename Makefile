@@ -52,7 +52,7 @@ readme: $(READY) ## write the stored findings of the embedded model into README.
 
 smoke: $(READY) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take
 	@rm -rf build/smoke
-	@$(PY) -m analysis_lib reproduce --forecast $(SETTINGS) --samples 4 --map-samples 1 --out build/smoke
+	@$(PY) -m analysis_lib reproduce --forecast $(SETTINGS) --samples 4 --map-samples 0 --out build/smoke
 
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
 	@$(PY) -m analysis_lib.bench

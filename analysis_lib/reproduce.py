@@ -17,9 +17,11 @@ number of compute threads is left to torch, which takes all cores.
 """
 
 import argparse
+import csv
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ OPTIONS = {
     "device": "auto, cpu or cuda",
     "out": "write results, figures and executed copies below this folder, not to the committed places",
 }
+MAPS = {"widths", "pairs", "heads"}  # what is measured on `map_samples` questions a task
 FOR_ALL = ("compute", "out")  # a notebook that ignored one of these would measure, or overwrite committed files
 
 
@@ -122,22 +125,22 @@ def reproduce(
 
 def forecast(given: Mapping[str, Any], took: float) -> str:
     """How long all questions would take, after a run with `given` (`samples`, and an `out` of its own) took `took`
-    seconds: what the sweeps spent on samples grows with their number, the rest stays.
-
-    Maps of a fixed number of questions are taken to grow too, so this is rather too much.
+    seconds: what each sweep spent on its samples grows with their number, the rest stays.
     """
     from analysis_lib import study
     from analysis_lib.benchmarks import load_benchmark
 
     benchmark = str(given.get("benchmark", "embedded"))
     tasks = [task.strip() for task in str(given.get("tasks", "")).split(",") if task.strip()]
-    asked = (load_benchmark(benchmark, tasks=tasks, samples=n) for n in (int(given["samples"]), None))
-    few, every = (sum(map(len, found)) for found in asked)
-    spent = 0.0
+    asked = Counter(sample.task for sample in load_benchmark(benchmark, tasks=tasks, samples=None)[0])
+    a_task = next(names["map_samples"].default for names in map(parameters_of, select()) if "map_samples" in names)
+    mapped = sum(min(count, a_task) for count in asked.values())
+    more = 0.0
     for file in Path(given["out"]).rglob(study.SECONDS):
-        spent += sum(float(line.rpartition(",")[2]) for line in file.read_text(encoding="utf-8").splitlines())
-    minutes = (took + spent * (every / few - 1)) / 60
-    return f"all {every} questions will take at most about {minutes:.0f} minutes on this machine"
+        for measures, count, spent in csv.reader(file.read_text(encoding="utf-8").splitlines()):
+            wanted = mapped if MAPS.intersection(measures.split()) else asked.total()
+            more += float(spent) * (wanted / int(count) - 1)
+    return f"all {asked.total()} questions will take about {(took + more) / 60:.0f} minutes on this machine"
 
 
 def _parser() -> argparse.ArgumentParser:

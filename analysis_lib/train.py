@@ -149,6 +149,7 @@ def _train(model: Any, stage: Stage, packer: Packer, *, seed: int, device: torch
     Raises StudyError for a stage that does not reach its goal.
     """
     torch.manual_seed(seed)
+    torch.compiler.reset()  # each stage trains other weights: the last stages would exceed the limit of recompilations
     heads = torch.nn.ModuleDict({k: torch.nn.Linear(WIDTH, n) for k, n in VISION_HEADS.items()}).to(device)
     named = _trained(model, heads, stage)
     model.requires_grad_(False)

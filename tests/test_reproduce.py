@@ -1,6 +1,7 @@
 """The runner, on tiny notebooks that are made here; the study's own notebooks are in test_notebooks.py."""
 
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -216,13 +217,14 @@ def test_unknown_option_exits_with_2(capsys):
 
 
 def test_forecast_scales_what_was_spent_on_samples(tmp_path, monkeypatch):
-    asked = {2: [1] * 10, None: [1] * 600}
-    monkeypatch.setattr("analysis_lib.benchmarks.load_benchmark", lambda *_, samples, tasks: (asked[samples], []))
-    for name, lines in (("a", "knockout,10,30.0\nwidths pairs,10,20.5\n"), ("b", "knockout,10,9.5\n")):
+    every = [SimpleNamespace(task=task) for task in ("a", "b") for _ in range(300)]
+    monkeypatch.setattr("analysis_lib.benchmarks.load_benchmark", lambda *_, samples, tasks: (every, []))
+    for name, lines in (("a", "knockout,10,30.0\nwidths pairs,10,20.0\n"), ("b", "knockout,20,9.0\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "seconds.csv").write_text(lines)
-    said = reproduce.forecast({"samples": "2", "out": str(tmp_path)}, took=100.0)
-    assert said == "all 600 questions will take at most about 61 minutes on this machine"  # (100 + 60 * 59) / 60
+    said = reproduce.forecast({"samples": "2", "out": str(tmp_path)}, took=119.0)
+    # maps are drawn of 30 questions a task: 119 + 30 * 59 + 20 * 5 + 9 * 29 = 2250 s
+    assert said == "all 600 questions will take about 38 minutes on this machine"
 
 
 @pytest.mark.parametrize("line", [["--forecast"], ["--forecast", "--samples", "2"], ["--forecast", "--out", "x"]])
