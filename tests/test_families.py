@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_families import SAMPLE, some_frames
 
-from analysis_lib import families, hooks
+from analysis_lib import families, hooks, paths
 from analysis_lib.capture import decoder_call
 from analysis_lib.checks import self_test
 from analysis_lib.edges import EDGE_SETS, Window, blocked_edges
@@ -240,3 +240,10 @@ def test_kernels_without_masks_and_unreachable_decoders_are_refused(checkpoint, 
         knockout_logits(vlm, inputs, sweep(inputs, ("video->last",)), mode="full")
     with pytest.raises(StudyError, match="cannot be reached"):
         families.check_decoder(SimpleNamespace(get_decoder=lambda: torch.nn.Linear(2, 2)))
+
+
+def test_the_table_in_the_docs_has_every_family_without_a_failure():
+    lines = (paths.ROOT / "docs" / "families.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == list(tiny_families.FAMILIES)
+    assert all(row[5] == "15 of 15" and float(row[7]) <= 2e-6 and row[8] == "6 of 6" for row in rows)

@@ -83,8 +83,9 @@ def build(family: str, folder: Path, *, says_letters: bool = False) -> Path:
         if says_letters:  # whatever the state, one of two opposite directions wins
             first, second = processor.tokenizer.convert_tokens_to_ids(["A", "B"])
             head = model.get_output_embeddings().weight
-            head[first] *= 30
-            head[second] = -head[first]
+            letter = 10 * head[first]
+            head *= 0.1
+            head[first], head[second] = letter, -letter
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     file = folder / "tokenizer_config.json"  # with the class that published checkpoints name
