@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_families
 import torch
 from tiny_families import SAMPLE, some_frames
 
