@@ -51,8 +51,9 @@ readme: $(READY) ## write the stored findings of the embedded model into README.
 	@$(PY) -m analysis_lib.readme
 
 smoke: $(READY) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take
+	$(if $(call given,OUT,out),$(error a smoke run writes to build/smoke, never elsewhere: leave OUT out))
 	@rm -rf build/smoke
-	@$(PY) -m analysis_lib reproduce --forecast $(SETTINGS) --samples 4 --map-samples 0 --out build/smoke
+	@$(PY) -m analysis_lib reproduce --forecast --samples 4 --map-samples 0 $(SETTINGS) --out build/smoke
 
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
 	@$(PY) -m analysis_lib.bench

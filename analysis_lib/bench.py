@@ -27,6 +27,7 @@ from analysis_lib import charts, engine, exact, paths, plots
 from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.engine import Condition
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, load_model
+from analysis_lib.profiles import overhead, peak_bytes
 from analysis_lib.prompts import Asked, build_prompt
 from analysis_lib.receipts import measure
 from analysis_lib.roles import build_roles
@@ -41,7 +42,6 @@ OPTIONS = ("grows", "shrinks", "jumps", "blinks", "swells", "flashes", "rises", 
 SHAPES = [(512, 8, 16, 8, 3, 4), *((256, 4, 12, frames, 3, 4) for frames in (8, 16, 32, 64))]
 SHAPES += [(256, 4, layers, 8, 3, 4) for layers in (6, 24)] + [(256, 4, 12, 8, 3, options) for options in (2, 8)]
 LARGE = (4096, 32, 32, 8, 12, 4)  # LLaVA-NeXT-7B: 1152 video tokens
-OURS = ("aten::index", "aten::bitwise_and", "aten::bitwise_not", "aten::tril")  # not the model's
 KEY = ["model", "layers", "frames", "options", "edge_sets"]
 
 
@@ -134,9 +134,22 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict
 
 def count_operations(vlm: VideoLLM, inputs: Inputs) -> list[dict[str, Any]]:
     """The same rows for a model on "meta", which has shapes but no numbers."""
-    # Here transformers looks at numbers: it searches the positions for packed sequences.
-    with mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None):
+    with _without_numbers():
         return sweep_costs(vlm, inputs, repeats=0)
+
+
+def count_memory(vlm: VideoLLM, inputs: Inputs) -> int:
+    """MiB that an exact sweep on a large GPU holds beyond the weights, counted from the sizes of its tensors.
+
+    An upper bound: attention scores are among them, which fused kernels never store.
+    """
+    with _without_numbers(), mock.patch.object(engine, "_room", lambda vlm: engine.MOST):
+        return peak_bytes(sweep_alone(vlm, inputs)) >> 20
+
+
+def _without_numbers() -> Any:
+    """In this block transformers does not look at numbers: it searches the positions for packed sequences."""
+    return mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
 
 
 def _cost(run: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -167,27 +180,15 @@ def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
         config._attn_implementation = before
 
 
-def overhead(vlm: VideoLLM, inputs: Inputs) -> float:
-    """Percent of an exact sweep's time outside the model's kernels: Python, masks, and copies of keys and values."""
-    from torch.profiler import ProfilerActivity, profile, record_function
-
-    real = exact._Prefix.update
-
-    def named(*args: Any, **kwargs: Any) -> Any:
-        with record_function("copies"):
-            return real(*args, **kwargs)
-
+def sweep_alone(vlm: VideoLLM, inputs: Inputs) -> Callable[[], Any]:
+    """An exact sweep of one sample, all edge sets, its clean pass included each time it is called."""
     run = _sweep(vlm, inputs, "exact", _conditions(vlm, inputs, EDGE_SETS))
-    run()
-    inputs.calls = None
-    profiling = profile(activities=[ProfilerActivity.CPU])
-    with torch.no_grad(), mock.patch.object(exact._Prefix, "update", named), profiling as seen:
-        began = time.perf_counter()
+
+    def afresh() -> None:
+        inputs.calls = None
         run()
-        spent = time.perf_counter() - began
-    events = {event.key: event for event in seen.key_averages()}
-    kernels = sum(e.self_cpu_time_total for key, e in events.items() if key.startswith("aten::") and key not in OURS)
-    return 100 * (1 - (kernels - events["copies"].cpu_time_total) / 1e6 / spent)
+
+    return afresh
 
 
 def _conditions(vlm: VideoLLM, inputs: Inputs, names: Sequence[str]) -> list[Condition]:
@@ -213,7 +214,7 @@ def main() -> None:
     base = load_model("embedded")
     inputs = random_inputs(base, base.num_frames, 3, 4)
     rows = sweep_costs(base, inputs)
-    facts = {"overhead_percent": overhead(base, inputs)}
+    facts = {"overhead_percent": overhead(sweep_alone(base, inputs))}
     for width, heads, layers, frames, side, options in SHAPES:
         vlm = random_model(base, width, heads, layers)
         print(f"{vlm.name}, {frames} frames, {options} options", flush=True)
@@ -243,7 +244,8 @@ def _large(base: VideoLLM) -> list[dict[str, Any]]:
     inputs = random_inputs(vlm, *LARGE[3:])
     print(f"{vlm.name}, {inputs.n} positions", flush=True)
     if not gpu:
-        return count_operations(vlm, inputs)
+        memory = count_memory(vlm, inputs)
+        return [row | {"gpu_memory_mb": memory} for row in count_operations(vlm, inputs)]
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     rows = sweep_costs(vlm, inputs, repeats=1)

@@ -23,7 +23,7 @@ from analysis_lib.models import Inputs, VideoLLM, decoder_layers
 from analysis_lib.passes import masked_logits
 from analysis_lib.receipts import Receipt, measure
 
-CACHE, MOST = 8 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cache, and the most on a GPU
+CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cache, and the most on a GPU
 
 
 @dataclass(frozen=True)
@@ -72,26 +72,29 @@ def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table,
         masks = _chunk_masks(vlm, [conditions[i] for i in chunk], index[chunk], table)
         return *masked_logits(vlm, inputs, masks), len(masks)
 
-    yield from _in_batches(range(len(conditions)), batch or _fitting(vlm, inputs.n, inputs.n), run)
+    yield from _in_batches(vlm, dict.fromkeys(range(len(conditions)), inputs.n), inputs.n, batch, run)
 
 
 def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
-    """Changed rows only; conditions whose first cut query row is about the same share a batch, by first layer."""
+    """Changed rows only; all walk up the layers together, by first changed row, then by first layer."""
     calls = record(vlm, inputs)
     rows = {key: first_row(blocked, calls) for key, blocked in _distinct(conditions).items()}
     shared = _shared_rows(sorted(set(rows.values())), inputs.n)
     first = [shared[rows[id(condition.blocked)]] for condition in conditions]
-    for row in sorted(set(first)):
 
-        def run(chunk: list[int], row: int = row) -> tuple[torch.Tensor, int, int]:
-            kinds = [(id(conditions[i].blocked), conditions[i].heads) for i in chunk]
-            once = list(dict(zip(kinds, chunk, strict=True)).values())  # one condition of each kind, in order
-            blocked = table[index[once].to(table.device), row:]  # (K, r, n)
-            blocked = blocked[:, None] & _in_heads(vlm, [conditions[i] for i in once])  # (K, H or 1, r, n)
-            return staggered(vlm, calls, row, [conditions[i].window.layers for i in chunk], kinds, blocked)
+    def run(chunk: list[int]) -> tuple[torch.Tensor, int, int]:
+        kinds = [(id(conditions[i].blocked), conditions[i].heads) for i in chunk]
+        once = dict(zip(kinds, chunk, strict=True))  # one condition of each kind
+        heads = _in_heads(vlm, [conditions[i] for i in once.values()])  # (K, H, 1, 1) or (1, 1, 1, 1)
+        heads = heads.expand(len(once), -1, -1, -1)
+        blocked = {
+            kind: table[int(index[i]), first[i] :] & cut for (kind, i), cut in zip(once.items(), heads, strict=True)
+        }  # (H or 1, r, n) each
+        layers = [conditions[i].window.layers for i in chunk]
+        return staggered(vlm, calls, [first[i] for i in chunk], layers, kinds, blocked)
 
-        own = sorted((i for i, at in enumerate(first) if at == row), key=lambda i: conditions[i].window.first)
-        yield from _in_batches(own, batch or _fitting(vlm, inputs.n - row, inputs.n), run)
+    order = sorted(range(len(conditions)), key=lambda i: (first[i], conditions[i].window.first))
+    yield from _in_batches(vlm, {i: inputs.n - first[i] for i in order}, inputs.n, batch, run)
 
 
 def _shared_rows(rows: Sequence[int], n: int) -> dict[int, int]:
@@ -150,37 +153,44 @@ def mask_table(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -
     return torch.from_numpy(table).to(vlm.device), torch.tensor([place[id(c.blocked)] for c in conditions])
 
 
-def _in_batches(which: Sequence[int], size: int, run: Callable[[list[int]], tuple[torch.Tensor, int, int]]) -> Found:
-    """What `run` finds for `size` conditions at a time; half as many from where the GPU's memory does not suffice."""
-    rest = list(which)
+def _in_batches(
+    vlm: VideoLLM, rows: dict[int, int], n: int, batch: int | None, run: Callable[[list[int]], tuple]
+) -> Found:
+    """What `run` finds for `batch` conditions at a time, or as many as fit; half as many from where the GPU's memory
+    does not suffice. `rows` says how many of n rows each condition recomputes."""
+    rest, room = list(rows), batch or _room(vlm)
+    cost = {count: 1 if batch else _bytes(vlm, count, n) for count in set(rows.values())}
     while rest:
-        chunk = rest[:size]
+        need = np.cumsum([cost[rows[i]] for i in rest])
+        chunk = rest[: max(1, int((need <= room).sum()))]
         try:
             found = run(chunk)
         except torch.OutOfMemoryError as error:
             if len(chunk) == 1:
                 raise StudyError("not even one condition fits into the GPU's memory; use another device") from error
-            size = len(chunk) // 2
+            room = need[len(chunk) // 2 - 1]
             torch.cuda.empty_cache()
             warnings.warn("out of GPU memory: from here on batches are smaller", stacklevel=2)
             continue
-        rest = rest[size:]
+        rest = rest[len(chunk) :]
         yield chunk, *found
 
 
-def _fitting(vlm: VideoLLM, rows: int, n: int) -> int:
-    """How many conditions that recompute `rows` of n rows go into one batch.
+def _room(vlm: VideoLLM) -> int:
+    """Bytes for one batch: what a CPU's cache holds; on a GPU half of what is free, and 8 GiB at most, which keeps it
+    busy."""
+    return CACHE if vlm.device.type != "cuda" else min(torch.cuda.mem_get_info(vlm.device)[0] // 2, MOST)
 
-    On a CPU the widest activation stays in its cache. On a GPU a layer's activations, keys, values and masks take up to
-    half of what is free, and 8 GiB at most, which keeps it busy.
-    """
+
+def _bytes(vlm: VideoLLM, rows: int, n: int) -> int:
+    """What a condition that recomputes `rows` of n rows needs: on a CPU the widest activation, on a GPU a layer's
+    activations, keys, values and masks."""
     config, size = vlm.hf.get_decoder().config, vlm.dtype.itemsize
-    if vlm.device.type != "cuda":
-        return max(1, CACHE // (size * rows * config.intermediate_size))
+    if vlm.device.type == "cpu":
+        return size * rows * config.intermediate_size
     activations = size * rows * (3 * config.intermediate_size + 6 * config.hidden_size)
     keys_values, masks = 4 * size * n * config.hidden_size, 5 * rows * n
-    free, _ = torch.cuda.mem_get_info(vlm.device)
-    return max(1, min(free // 2, MOST) // (activations + keys_values + masks))
+    return activations + keys_values + masks
 
 
 def _chunk_masks(

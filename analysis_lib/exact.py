@@ -9,44 +9,23 @@
 
 The decoder is causal, so rows before the first cut query row never change, and below a window nothing does. One clean
 pass keeps every layer's input, keys and values (`·`). Then the unmodified decoder layers are called on the rows marked
-`X` alone: a stand-in for transformers' cache puts the clean keys and values of the earlier rows before theirs. Windows
-run together: all walk up the layers in one batch, each joins it at its first layer, and those that have cut the same so
-far are one. Where only the last row
-changes, conditions are packed side by side as the queries of one sequence, each blind to the others, so that the clean
-keys and values are read once and not copied per condition.
+`X` alone, with the clean keys and values of the earlier rows before theirs. All conditions walk up the layers together,
+side by side in one call a layer (`grouped.py`). Each joins at its window's first layer, and those that have cut the
+same so far are one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from analysis_lib.errors import StudyError
-from analysis_lib.hooks import in_form_of
+from analysis_lib.grouped import Call, Group, grouped_attention, run_layer
 from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, final_norm, unembed
 from analysis_lib.passes import Clean, states_of
-
-
-@dataclass
-class Call:
-    """How the clean pass called one decoder layer: its input and output (1, n, d), arguments, keys and values
-    (1, H, n, D), which keys the model lets each query see (n, n) bool, what the decoder adds to the layer's output
-    (1, n, d) or None, and the attention kernel, on which the form of the masks depends.
-    """
-
-    hidden: torch.Tensor
-    output: torch.Tensor
-    kwargs: dict[str, Any]
-    keys: torch.Tensor
-    values: torch.Tensor
-    seen: torch.Tensor
-    added: torch.Tensor | None
-    kernel: str
 
 
 @torch.no_grad()
@@ -102,133 +81,71 @@ def _seen(mask: torch.Tensor | None, inputs: Inputs) -> torch.Tensor:
     return (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
 
 
-class _Prefix:
-    """Stands in for transformers' cache in one layer: the clean keys and values of the rows before `row` come first."""
-
-    def __init__(self, call: Call, row: int) -> None:
-        self.keys, self.values = call.keys[:, :, :row], call.values[:, :, :row]
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        copies = (len(keys), -1, -1, -1)
-        return torch.cat([self.keys.expand(copies), keys], 2), torch.cat([self.values.expand(copies), values], 2)
-
-
 @torch.no_grad()
 def staggered(
     vlm: VideoLLM,
     calls: Sequence[Call],
-    row: int,
+    rows: Sequence[int],
     layers: Sequence[tuple[int, ...]],
     kinds: Sequence[Hashable],
-    blocked: torch.Tensor,
+    blocked: Mapping[Hashable, torch.Tensor],
 ) -> tuple[torch.Tensor, int, int]:
-    """float32 last-position logits (C, V) of conditions that change nothing before position `row`.
+    """float32 last-position logits (C, V) of conditions that change nothing before their position in `rows` (C).
 
     `layers` (C) are the 1-based layers of each condition's window, `kinds` (C) say which edges it cuts there: `blocked`
-    (K, H or 1, r, n) bool has them for each distinct kind, in order of appearance, in each query head or in all, in the
-    rows from `row` on. Conditions with one past (the same kind cut in the same layers so far) are one state until they
-    part: bottom-up windows share all but their tails, equal clipped windows everything. Also returns how many masks
-    reached an attention module, and how many were sent.
+    maps each kind to (H or 1, n - row, n) bool, True = cut, in each query head or in all. Conditions of a kind share
+    their row; those with one past (the same kind cut in the same layers so far) are one state until they part:
+    bottom-up windows share all but their tails, equal clipped windows everything. Also returns in how many layers masks
+    reached the attention kernel, and in how many they should have.
     """
-    packed = row == calls[0].seen.shape[0] - 1
-    call_layer, place = _call_packed if packed else _call, {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
-    hidden, states, sent, fired, seen = calls[0].hidden[:0, row:], [], 0, [], None
-    for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
-        before, states = states, [state for state in dict.fromkeys(_pasts(kinds, layers, number)) if state[1]]
-        if not states:
-            continue
-        # A state goes on from the one with the same past, or joins here from the clean pass (place 0).
-        pasts = _pasts([kind for kind, _ in states], [cut for _, cut in states], number - 1)
-        places = [before.index(past) + 1 if past in before else 0 for past in pasts]
-        here, count = call.hidden[:, row:], len(places) - len(before)
-        if places == [*range(1, len(before) + 1), *[0] * count]:  # mostly: all go on, and new ones come last
-            hidden = torch.cat([hidden.to(here.device), here.expand(count, -1, -1)]) if count else hidden  # (c, r, d)
-        else:
-            hidden = torch.cat([here, hidden.to(here.device)])[places]  # (c, r, d)
-        if seen is not call.seen:  # mostly one for all layers
-            seen, whole = call.seen, call.seen[row:].expand(1, blocked.shape[1], -1, -1)
-            opened = torch.cat([seen[row:] & ~blocked, whole])  # (K + 1, H or 1, r, n), the last for no cut
-        mask = opened[[place[kind] if own[-1] == number else -1 for kind, own in states]]  # (c, H or 1, r, n)
-        sent += 1
-        with _counted(module, fired), _last_row_only(module, number == len(calls) and not packed):
-            hidden = call_layer(module, call, row, hidden, mask)
-    ends = [states.index(past) for past in _pasts(kinds, layers, len(calls))]
-    return unembed(vlm, hidden[ends, -1]), sum(fired), sent
+    at = dict(zip(kinds, rows, strict=True))
+    own = {row: [kind for kind in at if at[kind] == row] for row in sorted(set(rows))}
+    cut = {row: torch.stack([blocked[kind] for kind in here]) for row, here in own.items()}  # (K, H or 1, r, n) each
+    states, hidden, sent, fired, seen = {row: [] for row in own}, {}, 0, [], None
+    with grouped_attention(vlm):
+        for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
+            if seen is not call.seen:  # mostly one for all layers
+                seen, opened = call.seen, {row: _opened(call.seen, row, table) for row, table in cut.items()}
+            past, pieces, groups = [one for one in dict.fromkeys(_pasts(kinds, layers, number)) if one[1]], [], []
+            for row, before in states.items():
+                states[row] = now = [state for state in past if at[state[0]] == row]
+                if now:
+                    pieces += _going_on(before, hidden.get(row), now, number, call.hidden[0, row:])
+                    which = [own[row].index(kind) if past[-1] == number else -1 for kind, past in now]
+                    groups.append(Group(row, opened[row][which]))
+            if not groups:
+                continue
+            sent += 1
+            flat = torch.cat([piece.to(call.hidden.device) for piece in pieces])[None]  # (1, sum of c * r, d)
+            flat = run_layer(module, call, flat, groups, fired, top=number == len(calls))
+            parts = flat[0].split([group.size for group in groups])
+            hidden = {group.row: part.unflatten(0, group.shape) for group, part in zip(groups, parts, strict=True)}
+    ends = {state: hidden[row][i, -1] for row, now in states.items() for i, state in enumerate(now)}
+    last = torch.stack([ends[state] for state in _pasts(kinds, layers, len(calls))])  # (C, d)
+    return unembed(vlm, last), sum(fired), sent
 
 
 def _pasts(kinds: Sequence[Hashable], layers: Sequence[tuple[int, ...]], number: int) -> list[tuple]:
     """Each condition's kind and the layers up to `number` in which it cuts; (0,) where it never cuts."""
-    return [
-        (kind, tuple(layer for layer in own or (0,) if layer <= number))
-        for kind, own in zip(kinds, layers, strict=True)
-    ]
+    windows = (own or (0,) for own in layers)
+    return [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, windows, strict=True)]
 
 
-def _call(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The layer on rows `row`… of c conditions as a batch: hidden (c, r, d), mask (c, H or 1, r, n)."""
-    return _layer(module, call, row, hidden, mask, slice(row, None))
+def _going_on(
+    before: list[tuple], hidden: torch.Tensor | None, now: list[tuple], number: int, clean: torch.Tensor
+) -> list[torch.Tensor]:
+    """Each state's input (r, d), or (several, r, d) as (several * r, d): the output of the one with the same past, or
+    the clean pass, from which it joins here."""
+    places = {state: i for i, state in enumerate(before)}
+    pasts = [places.get(past) for past in _pasts([kind for kind, _ in now], [cut for _, cut in now], number - 1)]
+    if pasts == [*range(len(before)), *[None] * (len(now) - len(before))]:  # mostly: all go on, and new ones come last
+        return [*([] if hidden is None else [hidden.flatten(0, 1)]), *[clean] * (len(now) - len(before))]
+    return [clean if place is None else hidden[place] for place in pasts]
 
 
-def _call_packed(module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The layer on the last row of c conditions, as c queries of one sequence that see the prefix and themselves."""
-    mask = mask[:, :, 0].transpose(0, 1)  # (H or 1, c, n)
-    own = torch.eye(len(hidden), dtype=torch.bool, device=mask.device) & mask[..., row:]  # (H or 1, c, c)
-    both = torch.cat([mask[..., :row], own], -1)[None]  # (1, H or 1, c, row + c)
-    return _layer(module, call, row, hidden.transpose(0, 1), both, [row] * len(hidden)).transpose(0, 1)
-
-
-def _layer(
-    module: Any, call: Call, row: int, hidden: torch.Tensor, mask: torch.Tensor, rows: slice | list[int]
-) -> torch.Tensor:
-    n = call.seen.shape[0]
-    kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
-    kwargs["attention_mask"] = in_form_of(call.kwargs.get("attention_mask"), mask)
-    out = module(hidden, **{**kwargs, "past_key_values": _Prefix(call, row), "use_cache": True})
-    out = out if torch.is_tensor(out) else out[0]
-    return out if call.added is None else out + call.added[:, rows]
-
-
-def _at_rows(name: str, value: Any, rows: slice | list[int], n: int) -> Any:
-    """A layer's argument for some of its n rows."""
-    if name == "position_embeddings" and isinstance(value, tuple):
-        return tuple(part[..., rows, :] for part in value)
-    if name in ("position_ids", "cache_position") and value is not None:
-        return value[..., rows]
-    if torch.is_tensor(value) and name != "attention_mask" and n in value.shape:
-        raise StudyError(f"a decoder layer takes {name!r} per position, which exact does not slice; use --mode full")
-    return value
-
-
-@contextmanager
-def _counted(module: Any, fired: list[int]) -> Iterator[None]:
-    """Notes whether the layer's attention was called with a mask."""
-    attention = getattr(module, "self_attn", None)
-    if attention is None:
-        raise StudyError("a decoder layer has no self-attention, so no edge can be cut there; use another model")
-
-    def note(module: Any, args: tuple, kwargs: dict) -> None:
-        fired.append(int(kwargs.get("attention_mask") is not None))
-
-    handle = attention.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _last_row_only(module: Any, top: bool) -> Iterator[None]:
-    """In the top layer nothing but the last row is read afterwards, so its MLP runs on that row; the sum with the
-    residual stream repeats it over the others, which are then not states of the model.
-    """
-    if not top or not isinstance(getattr(module, "mlp", None), torch.nn.Module):
-        yield
-        return
-    handle = module.mlp.register_forward_pre_hook(lambda mlp, args: (args[0][:, -1:], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+def _opened(seen: torch.Tensor, row: int, blocked: torch.Tensor) -> torch.Tensor:
+    """(K + 1, H or 1, r, n): what rows from `row` on see under each cut (K, H or 1, r, n) and, last, under none."""
+    return torch.cat([seen[row:] & ~blocked, seen[row:].expand(1, blocked.shape[1], -1, -1)])
 
 
 def first_row(blocked: np.ndarray, calls: Sequence[Call] = ()) -> int:

@@ -27,13 +27,17 @@ def look_at_model(model: str, window: int, style: str) -> tuple[int, dict[str, s
 
 
 def _depth(source: Path | str) -> int:
-    """Number of decoder layers, from the config alone."""
-    from transformers import AutoConfig
+    """Number of decoder layers, from the config alone. StudyError if it cannot be read."""
+    from transformers import AutoConfig, PretrainedConfig
 
+    from analysis_lib import originals
     from analysis_lib.torchvision_ops import ensure_torchvision
 
     ensure_torchvision()
     try:
+        stated = PretrainedConfig.get_config_dict(source)[0]
+        if stated.get("model_type") in originals.DECODER_CONFIG:  # transformers does not know such a config
+            return stated[originals.DECODER_CONFIG[stated["model_type"]]]["num_hidden_layers"]
         return AutoConfig.from_pretrained(source).get_text_config(decoder=True).num_hidden_layers
     except Exception as error:  # the hub client raises many kinds, also from the network libraries under it
         reason = type(error).__name__

@@ -130,7 +130,8 @@ def curve_panels(
     room = 0.06 * (high - low)
     axes[0, 0].set_ylim(low - room, high + room * (1 + ("p" in table) * len(names)))
     fig.supxlabel(xlabel, fontsize=9)
-    fig.supylabel(ylabel, fontsize=9)
+    # One line of panels is lower than the label is long.
+    fig.supylabel(ylabel if lines > 1 else textwrap.fill(ylabel, 30), fontsize=9)
     handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names]
     headline(fig, title, handles, ncols=min(3, len(names)), handlelength=2.6, columnspacing=1.4)
     return fig

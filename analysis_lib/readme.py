@@ -46,10 +46,13 @@ def cost_block() -> str:
     costs = table.set_index(["model", "edge_sets", "procedure"]).sort_index()
     spent, last = (costs.loc["embedded", which]["seconds"] for which in ("all", "into last"))
     large = costs.loc["LLaVA-NeXT-7B shape", "all"]["gflop"] / 1e3
+    memory = table["gpu_memory_mb"].max() / 1024
     return (
         f"On {table['threads'].iloc[0]} CPU threads, with the embedded model: {_costs(spent, '.2f', ' s')}. Into the "
-        f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. Counted for the shape of "
-        f"LLaVA-NeXT-7B, in 10¹² operations: {_costs(large, ',.0f')}.\n"
+        f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. "
+        f"{table['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations. Counted "
+        f"for the shape of LLaVA-NeXT-7B, in 10¹² operations: {_costs(large, ',.0f')}; its exact sweep holds "
+        f"{memory:.0f} GiB at most beyond the weights.\n"
     )
 
 

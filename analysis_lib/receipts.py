@@ -9,7 +9,7 @@ A failed receipt is an error, never a row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 
 import torch
@@ -20,6 +20,7 @@ from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, own_lo
 from analysis_lib.passes import masked_logits
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # rounding of a logit between two ways to compute it
+TIMES = 10  # how many times its own measured rounding a condition may differ where that is more
 
 
 @dataclass
@@ -29,7 +30,9 @@ class Receipt:
     max_blocked_weight: largest attention weight on a cut edge, in the conditions measured (must be 0).
     kernel_difference: largest difference of the attention kernel's output to measured weights times values, there.
     noop_difference: largest change of a logit when an all-open mask is put on every layer. spot_check_difference:
-    largest difference of a logit between the batch and the condition run alone. other_heads_difference: largest change
+    largest difference of a logit between the batch and the condition run alone. rounding: largest change of a logit of
+    such a condition when its prompt moves by the last digit, measured where the difference exceeds TOLERANCE (a cut can
+    leave a state that amplifies rounding ten thousand times). other_heads_difference: largest change
     of an attention weight in the heads that a measured condition leaves alone, in its first cut layer, where nothing
     else can have changed (must be 0). fired, expected: masks applied, and
     masks that should have been. fully_blocked_rows: query rows left without any open key, summed over conditions (SDPA
@@ -41,6 +44,7 @@ class Receipt:
     kernel_difference: float = 0.0
     noop_difference: float = 0.0
     spot_check_difference: float = 0.0
+    rounding: float = 0.0
     other_heads_difference: float = 0.0
     fired: int = 0
     expected: int = 0
@@ -66,7 +70,7 @@ class Receipt:
         if self.other_heads_difference != 0:
             gap = self.other_heads_difference
             raise StudyError(f"attention changed by {gap:.2g} in heads left alone; results would be wrong")
-        if not self.spot_check_difference < TOLERANCE.get(dtype, 0.5):
+        if not self.spot_check_difference < max(_tolerance(dtype), TIMES * self.rounding):
             gap = self.spot_check_difference
             raise StudyError(f"a condition run alone differs by {gap:.2g} in a logit; use --mode full and report it")
         return self
@@ -97,7 +101,22 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
     if first:
         receipt.other_heads_difference = _other_heads(vlm, inputs, min(layer_masks), layer_masks, first[0])
     receipt.spot_check_difference = float((alone[0] - expected).abs().max())
+    if not receipt.spot_check_difference < _tolerance(vlm.dtype):
+        moved = [masked_logits(vlm, last_digit_moved(inputs, seed), layer_masks)[0] for seed in range(2)]
+        receipt.rounding = max(float((logits - alone).abs().max()) for logits in moved)
     return receipt
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return TOLERANCE.get(dtype, 0.5)
+
+
+def last_digit_moved(inputs: Inputs, seed: int) -> Inputs:
+    """The same prompt with every number of its embeddings (1, n, d) one last digit up or down, at random."""
+    draws = torch.Generator().manual_seed(seed)
+    signs = 2 * torch.randint(2, inputs.embeds.shape, generator=draws) - 1  # (1, n, d)
+    step = torch.finfo(inputs.embeds.dtype).eps * signs.to(inputs.embeds)
+    return replace(inputs, embeds=inputs.embeds * (1 + step))
 
 
 def _other_heads(

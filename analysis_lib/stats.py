@@ -37,7 +37,10 @@ def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct"
     rows = table.drop(columns=added, errors="ignore").merge(known[["task", "sample_id", *added]])
     kept = rows if keep == "all" else rows[rows["correct"].astype(bool) == (keep == "correct")]
     if keep == "correct" and kept.empty and len(table):
-        raise StudyError("no measured sample is answered correctly: nothing to analyse; measure more samples")
+        raise StudyError(
+            f"none of {table['sample_id'].nunique()} samples here is answered correctly: nothing to analyse; measure "
+            "more of them (SAMPLES=20, say)"
+        )
     return kept
 
 

@@ -43,9 +43,13 @@ def test_operations_are_counted_without_weights(tiny_vlm, costs, monkeypatch):
     assert (gains[0] > gains[1]).all()  # the larger tower is part of every published forward
 
 
-def test_overhead_is_a_share(tiny_vlm):
-    vlm = bench.random_model(tiny_vlm, 64, 2, 4)
-    assert 0 <= bench.overhead(vlm, bench.random_inputs(vlm, 4, 2, 3)) < 100
+def test_memory_is_counted_without_weights(tiny_vlm, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(bench, "LARGE", (64, 2, 4))
+    vlm = bench.large_model(tiny_vlm, torch.device("meta"))
+    few, many = (bench.count_memory(vlm, bench.random_inputs(vlm, frames, 16, 3)) for frames in (4, 8))
+    assert 0 < few < many
 
 
 def test_the_figure_shows_the_measured_gain(costs):

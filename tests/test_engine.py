@@ -221,6 +221,19 @@ def test_a_condition_that_differs_alone_is_an_error():
         gap.check(torch.float32)
 
 
+def test_a_difference_is_held_against_the_conditions_own_rounding(tiny_vlm, tiny_inputs):
+    Receipt(spot_check_difference=0.01, rounding=0.002).check(torch.float32)
+    with pytest.raises(StudyError, match="run alone differs"):
+        Receipt(spot_check_difference=0.01, rounding=0.0005).check(torch.float32)
+    mask = {3: torch.from_numpy(blocked_edges("video->last", tiny_inputs.roles))[None, None]}
+    logits = masked_logits(tiny_vlm, tiny_inputs, mask)[0][0]
+    assert receipts.measure(tiny_vlm, tiny_inputs, mask, logits).rounding == 0  # not needed, so not measured
+    receipt = receipts.measure(tiny_vlm, tiny_inputs, mask, logits + 0.01)
+    assert 0 < receipt.rounding < 1e-3 < receipt.spot_check_difference
+    with pytest.raises(StudyError, match="run alone differs"):
+        receipt.check(torch.float32)
+
+
 def test_self_test_passes_and_can_fail(tiny_vlm, tiny_inputs, monkeypatch):
     table = self_test(tiny_vlm, tiny_inputs)
     assert list(table.columns) == ["check", "value", "wanted", "passed"] and len(table) == 15

@@ -85,8 +85,11 @@ def test_make_passes_settings_that_were_typed(monkeypatch):
 
 
 def test_smoke_run_stays_away_from_committed_results():
-    line = make("-n", "smoke", "PY=python", "MODEL=mine", "SAMPLES=900", "OUT=data").strip()
-    assert "--model 'mine'" in line and line.endswith("--samples 4 --map-samples 0 --out build/smoke")  # the last holds
+    line = make("-n", "smoke", "PY=python", "MODEL=mine", "SAMPLES=9").strip()
+    assert line.endswith("--samples 4 --map-samples 0 --model 'mine' --samples '9' --out build/smoke")  # the last holds
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        make("smoke", "PY=python", "OUT=data")
+    assert "leave OUT out" in failed.value.stderr
 
 
 def test_citation_names_the_study_and_the_paper():

@@ -13,6 +13,7 @@ from analysis_lib.engine import Condition, knockout_logits
 from analysis_lib.errors import StudyError
 from analysis_lib.models import decoder_layers, unembed
 from analysis_lib.passes import clean_pass
+from analysis_lib.receipts import last_digit_moved
 from analysis_lib.torchvision_ops import ensure_torchvision
 
 HEADS = range(1, 5)  # query heads of the tiny checkpoint
@@ -30,10 +31,14 @@ def test_exact_equals_full_for_all_edge_sets_and_windows(tiny_vlm, tiny_inputs, 
     conditions = sweep(tiny_inputs, k=k, style=style)
     ours, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="exact")
     full, _ = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
-    assert (ours.softmax(-1) - full.softmax(-1)).abs().max() < 5e-6  # float32 rounding; most stay below 1e-6
+    moved = [last_digit_moved(tiny_inputs, seed) for seed in range(3)]
+    moved = torch.stack([knockout_logits(tiny_vlm, one, conditions, mode="full")[0].softmax(-1) for one in moved])
+    rounding = (moved - full.softmax(-1)).abs().amax((0, -1))  # (C,), what the prompt's last digit does
+    difference = (ours.softmax(-1) - full.softmax(-1)).abs().amax(-1)
+    assert (difference < rounding.clamp(min=1e-6)).all()
     assert torch.allclose(ours, full, atol=1e-4)
     assert (full - clean_pass(tiny_vlm, tiny_inputs).logits).abs().max() > 0.1  # something was cut
-    assert receipt.fired == receipt.expected > 24 and receipt.spot_check_difference < 1e-4
+    assert receipt.fired == receipt.expected > 12 and receipt.spot_check_difference < 1e-4
 
 
 def test_small_batches_give_the_same(tiny_vlm, tiny_inputs):
@@ -105,7 +110,8 @@ def test_heads_are_query_heads_where_keys_are_shared():
     inputs = SimpleNamespace(calls=None, embeds=torch.randn(1, n, 32), n=n, decoder_kwargs={})
     blocked = torch.zeros(4, 4, 1, n, dtype=torch.bool)  # condition i cuts head i
     blocked[range(4), range(4), 0, 2:6] = True
-    ours, fired, sent = exact.staggered(vlm, exact.record(vlm, inputs), n - 1, [(1,)] * 4, range(4), blocked)
+    calls, kinds = exact.record(vlm, inputs), range(4)
+    ours, fired, sent = exact.staggered(vlm, calls, [n - 1] * 4, [(1,)] * 4, kinds, dict(enumerate(blocked)))
     whole = torch.zeros(4, 4, n, n, dtype=torch.bool)
     whole[:, :, -1:] = blocked
     seen = []
@@ -174,8 +180,8 @@ def run_exact(vlm, inputs, computed, edge_set, layers):
     blocked, calls = blocked_edges(edge_set, inputs.roles), exact.record(vlm, inputs)
     computed.clear()
     row = exact.first_row(blocked)
-    cut = torch.from_numpy(blocked[row:])[None, None]
-    return exact.staggered(vlm, calls, row, layers, [edge_set] * len(layers), cut)
+    cut = {edge_set: torch.from_numpy(blocked[row:])[None]}
+    return exact.staggered(vlm, calls, [row] * len(layers), layers, [edge_set] * len(layers), cut)
 
 
 def test_only_changed_rows_and_layers_are_computed(tiny_vlm, tiny_inputs, computed):
@@ -186,6 +192,6 @@ def test_only_changed_rows_and_layers_are_computed(tiny_vlm, tiny_inputs, comput
 def test_what_conditions_share_is_computed_once(tiny_vlm, tiny_inputs, computed):
     rows = tiny_inputs.n - tiny_inputs.roles.positions("question_block")[0]
     run_exact(tiny_vlm, tiny_inputs, computed, "video->question", [tuple(range(1, last + 1)) for last in range(1, 13)])
-    assert computed == [(states, rows) for states in range(1, 13)]  # bottom-up: one chain and its tails
+    assert computed == [(1, states * rows) for states in range(1, 13)]  # bottom-up: one chain and its tails
     logits, _, _ = run_exact(tiny_vlm, tiny_inputs, computed, "video->question", [(11, 12), (11, 12), (12,)])
-    assert computed == [(1, rows), (2, rows)] and torch.equal(logits[0], logits[1])
+    assert computed == [(1, rows), (1, 2 * rows)] and torch.equal(logits[0], logits[1])

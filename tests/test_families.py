@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny_families
+import tiny_originals
 import torch
 from tiny_families import SAMPLE, some_frames
 
@@ -246,5 +247,6 @@ def test_kernels_without_masks_and_unreachable_decoders_are_refused(checkpoint, 
 def test_the_table_in_the_docs_has_every_family_without_a_failure():
     lines = (paths.ROOT / "docs" / "families.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
-    assert [row[0] for row in rows] == list(tiny_families.FAMILIES)
-    assert all(row[5] == "15 of 15" and float(row[7]) <= 2e-6 and row[8] == "6 of 6" for row in rows)
+    assert [row[0] for row in rows] == [*tiny_originals.PUBLISHED, *tiny_families.FAMILIES]
+    assert all(row[5] == "15 of 15" and row[9] == "6 of 6" for row in rows)
+    assert all(float(row[7]) <= max(2e-6, 2 * float(row[8])) for row in rows)  # *last digit*: what rounding alone does

@@ -1,4 +1,4 @@
-"""Every notebook, cell by cell, on a tiny checkpoint of every native family that is loaded from its folder."""
+"""Every notebook, cell by cell, on a tiny checkpoint of every native family and of every published format."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -6,6 +6,7 @@ import nbformat
 import numpy as np
 import pytest
 import tiny_families
+import tiny_originals
 from clips import item, write_task
 
 from analysis_lib import charts, reproduce, runner, study
@@ -38,9 +39,12 @@ def execute(notebook, given):
     return names
 
 
-@pytest.mark.parametrize("family", tiny_families.FAMILIES)
+@pytest.mark.parametrize("family", [*tiny_families.FAMILIES, *tiny_originals.PUBLISHED])
 def test_all_notebooks(family, tmp_path):
-    model = tiny_families.build(family, tmp_path / family, says_letters=True)
+    if family in tiny_originals.PUBLISHED:
+        model = tiny_originals.build(family, tmp_path / family)
+    else:
+        model = tiny_families.build(family, tmp_path / family, says_letters=True)
     benchmark = ask_what_it_knows(str(model), tmp_path / "bench")
     given = {"model": str(model), "image_model": "", "benchmark": benchmark, "out": str(tmp_path / "out")}
     left = {path.stem[:2]: execute(path, given) for path in reproduce.select()}

@@ -9,12 +9,16 @@ import pytest
 import torch
 from conftest import GOLDEN
 from safetensors.torch import load_file, save_file
+from tiny_originals import image_base, internvl, rewrite
 from torch.nn import functional
 
 from analysis_lib import pooled
 from analysis_lib.checks import self_test
+from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, windows
+from analysis_lib.engine import Condition, knockout_logits
 from analysis_lib.errors import StudyError
 from analysis_lib.families import INSTEAD
+from analysis_lib.locate import look_at_model
 from analysis_lib.models import load_model, make_inputs, model_logits, on_grid
 
 LAYER = "language_model.model.layers.{}.self_attn.{}_proj"
@@ -24,14 +28,6 @@ LAYER = "language_model.model.layers.{}.self_attn.{}_proj"
 def copy(tmp_path):
     """A copy of the golden checkpoint to rewrite."""
     return shutil.copytree(GOLDEN, tmp_path / "copy")
-
-
-def rewrite(folder, tensors=None, **config):
-    """Write other tensors and config entries; None removes an entry."""
-    if tensors is not None:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    stated = {**json.loads((folder / "config.json").read_text()), **config}
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in stated.items() if v is not None}))
 
 
 def logits(folder, frames, sample):
@@ -49,9 +45,7 @@ def asked(tiny_frames, make_sample):
 
 def test_the_image_base_runs_as_the_video_model_does(copy, asked):
     wanted = logits(copy, *asked)
-    published = dict.fromkeys(("num_frames", "pooling_shape", "frame_shape", "pooling_method", "use_pooling"))
-    newline = {"image_newline": torch.ones(64)}
-    rewrite(copy, load_file(copy / "model.safetensors") | newline, model_type="llava_next", **published)
+    image_base(copy)
     assert torch.allclose(logits(copy, *asked), wanted, atol=1e-5)
     rewrite(copy, load_file(copy / "model.safetensors") | {"image_newlines": torch.ones(64)})
     with pytest.raises(StudyError, match="unexpected weights: image_newlines"):
@@ -134,62 +128,6 @@ def test_stated_adapters_must_be_there(copy):
 
 # ---- Mini-InternVL ----
 
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
-VISION |= {"image_size": 56, "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "norm_type": "layer_norm"}
-VISION |= {"model_type": "intern_vit_6b", "qkv_bias": True, "qk_normalization": False, "drop_path_rate": 0.1}
-ROPE = {"type": "su", "short_factor": [1.0] * 8, "long_factor": [1.5] * 8}
-TEXT = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "hidden_size": 64, "intermediate_size": 96}
-TEXT |= {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4, "rope_scaling": ROPE}
-TEXT |= {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "rope_theta": 10000.0}
-TEXT |= {"sliding_window": 262144, "tie_word_embeddings": False, "auto_map": {"AutoModel": "x"}, "pad_token_id": 0}
-TEXT |= {"bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}
-
-
-def internvl(folder, version):
-    """A tiny Mini-InternVL as published: config, tensor names, tokenizer with its three tokens."""
-    from transformers import PreTrainedTokenizerFast
-
-    shutil.copytree(GOLDEN, folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<img>", "</img>", "<IMG_CONTEXT>"]})
-    tokenizer.save_pretrained(folder)
-    rng = torch.Generator().manual_seed(0)
-
-    def random(*shape, scale=0.3):
-        return scale * torch.randn(*shape, generator=rng)
-
-    size, d, v = len(tokenizer), 64, "vision_model.embeddings."
-    t = {f"{v}class_embedding": random(1, 1, 32), f"{v}position_embedding": random(1, 17, 32)}
-    t |= {f"{v}patch_embedding.weight": random(32, 3, 14, 14), f"{v}patch_embedding.bias": random(32)}
-    for i in range(2):
-        at = f"vision_model.encoder.layers.{i}."
-        for name, rows, columns in (
-            ("attn.qkv", 96, 32),
-            ("attn.proj", 32, 32),
-            ("mlp.fc1", 48, 32),
-            ("mlp.fc2", 32, 48),
-        ):
-            t |= {f"{at}{name}.weight": random(rows, columns), f"{at}{name}.bias": random(rows)}
-        for name in ("norm1", "norm2"):
-            t |= {f"{at}{name}.weight": 1 + random(32), f"{at}{name}.bias": random(32)}
-        t |= {f"{at}ls1": random(32), f"{at}ls2": random(32)}
-    for name, shape in (("0", (128,)), ("1", (d, 128)), ("3", (d, d))):
-        t |= {f"mlp1.{name}.weight": random(*shape), f"mlp1.{name}.bias": random(shape[0])}
-    t |= {"language_model.model.embed_tokens.weight": random(size, d), "language_model.lm_head.weight": random(size, d)}
-    t["language_model.model.norm.weight"] = 1 + random(d)
-    for i in range(3):
-        at = f"language_model.model.layers.{i}."
-        shapes = {"self_attn.qkv_proj": (192, d), "self_attn.o_proj": (d, d)}
-        shapes |= {"mlp.gate_up_proj": (192, d), "mlp.down_proj": (d, 96)}
-        t |= {f"{at}{name}.weight": random(*shape) for name, shape in shapes.items()}
-        t |= {f"{at}{name}.weight": 1 + random(d) for name in ("input_layernorm", "post_attention_layernorm")}
-    stated = {"model_type": "internvl_chat", "architectures": ["InternVLChatModel"], "select_layer": -1}
-    stated |= {"llm_config": TEXT | {"vocab_size": size}, "vision_config": VISION, "downsample_ratio": 0.5}
-    stated |= {"ps_version": version, "template": "phi3-chat", "torch_dtype": "float32"}
-    save_file(t, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in stated.items() if v is not None}))
-    return folder
-
 
 def original_features(t, pixels, version):
     """The published vision path, written down from its tensors: (T, 4, 64) of pixels (T, 3, 56, 56)."""
@@ -234,6 +172,18 @@ def test_mini_internvl_computes_what_its_tensors_say(tmp_path, version, tiny_fra
     assert corner.tolist() == ([[0, 2], [1, 3]] if version == "v1" else [[0, 1], [2, 3]])
 
 
+def test_mini_internvl_is_cut_alike_in_both_modes(tmp_path, tiny_frames, make_sample):
+    """In float64: this random model amplifies the rounding of float32 a hundred times."""
+    vlm = load_model(str(internvl(tmp_path / "m", "v2")), device="cpu")
+    vlm.hf.double()
+    vlm.dtype = torch.float64
+    inputs = make_inputs(vlm, make_sample(), tiny_frames)
+    blocked = {name: blocked_edges(name, inputs.roles) for name in EDGE_SETS}
+    conditions = [Condition(name, cut, blocked[name]) for name in EDGE_SETS for k in (1, 2) for cut in windows(3, k)]
+    exact, full = (knockout_logits(vlm, inputs, conditions, mode=mode)[0] for mode in ("exact", "full"))
+    assert (exact - full).abs().max() < 1e-6 and full.std(0).max() > 0.05  # cuts differ in what they do
+
+
 def test_pixel_shuffle_is_v1_where_the_config_says_nothing(tmp_path, tiny_frames):
     vlm = load_model(str(internvl(tmp_path / "none", None)), device="cpu")
     assert pooled.by_columns(vlm)
@@ -265,6 +215,17 @@ def test_what_works_is_named_where_code_of_a_checkpoint_is_not_run(copy, kind):
     rewrite(copy, model_type=kind)
     with pytest.raises(StudyError, match="needs code that is not run; use .*video_llama_3"):
         load_model(str(copy))
+    with pytest.raises(StudyError, match="needs code that is not run"):  # before anything is loaded
+        look_at_model(str(copy), 0, "center")
+
+
+def test_depth_is_known_before_loading(copy, tmp_path):
+    folder = internvl(tmp_path / "original", "v2")
+    assert look_at_model(str(folder), 0, "center")[0] == default_window(3)
+    with pytest.raises(StudyError, match="window"):
+        look_at_model(str(folder), 4, "center")
+    image_base(copy)
+    assert look_at_model(str(copy), 0, "center")[0] == default_window(12)
 
 
 def test_grid_goes_along_rows_elsewhere():
