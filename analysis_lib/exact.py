@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -98,49 +100,75 @@ def staggered(
     bottom-up windows share all but their tails, equal clipped windows everything. Also returns in how many layers masks
     reached the attention kernel, and in how many they should have.
     """
-    at = dict(zip(kinds, rows, strict=True))
-    own = {row: [kind for kind in at if at[kind] == row] for row in sorted(set(rows))}
+    of = {row: [i for i, own in enumerate(rows) if own == row] for row in sorted(set(rows))}
+    own = {row: {kind: k for k, kind in enumerate(dict.fromkeys(kinds[i] for i in here))} for row, here in of.items()}
     cut = {row: torch.stack([blocked[kind] for kind in here]) for row, here in own.items()}  # (K, H or 1, r, n) each
-    states, hidden, sent, fired, seen = {row: [] for row in own}, {}, 0, [], None
+    plans = {
+        row: _plan(tuple(own[row][kinds[i]] for i in here), tuple(tuple(layers[i]) for i in here), len(calls))
+        for row, here in of.items()
+    }
+    hidden, sent, fired, seen = {}, 0, [], None
     with grouped_attention(vlm):
         for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
             if seen is not call.seen:  # mostly one for all layers
                 seen, opened = call.seen, {row: _opened(call.seen, row, table) for row, table in cut.items()}
-            past, pieces, groups = [one for one in dict.fromkeys(_pasts(kinds, layers, number)) if one[1]], [], []
-            for row, before in states.items():
-                states[row] = now = [state for state in past if at[state[0]] == row]
-                if now:
-                    pieces += _going_on(before, hidden.get(row), now, number, call.hidden[0, row:])
-                    which = [own[row].index(kind) if past[-1] == number else -1 for kind, past in now]
-                    groups.append(Group(row, opened[row][which]))
-            if not groups:
+            steps = {row: plan.steps[number - 1] for row, plan in plans.items() if plan.steps[number - 1].cuts}
+            if not steps:
                 continue
             sent += 1
-            flat = torch.cat([piece.to(call.hidden.device) for piece in pieces])[None]  # (1, sum of c * r, d)
-            flat = run_layer(module, call, flat, groups, fired, top=number == len(calls))
+            groups = [Group(row, opened[row][step.cuts]) for row, step in steps.items()]
+            pieces = [_going_on(hidden.get(row), step.origins, call.hidden[0, row:]) for row, step in steps.items()]
+            flat = torch.cat([one.to(call.hidden.device) for some in pieces for one in some])[None]
+            flat = run_layer(module, call, flat, groups, fired, top=number == len(calls))  # (1, sum of c * r, d)
             parts = flat[0].split([group.size for group in groups])
             hidden = {group.row: part.unflatten(0, group.shape) for group, part in zip(groups, parts, strict=True)}
-    ends = {state: hidden[row][i, -1] for row, now in states.items() for i, state in enumerate(now)}
-    last = torch.stack([ends[state] for state in _pasts(kinds, layers, len(calls))])  # (C, d)
-    return unembed(vlm, last), sum(fired), sent
+    last = torch.cat([hidden[row][plan.ends, -1] for row, plan in plans.items()])  # (C, d), by row
+    order = np.argsort([i for here in of.values() for i in here])
+    return unembed(vlm, last[order]), sum(fired), sent
 
 
-def _pasts(kinds: Sequence[Hashable], layers: Sequence[tuple[int, ...]], number: int) -> list[tuple]:
-    """Each condition's kind and the layers up to `number` in which it cuts; (0,) where it never cuts."""
-    windows = (own or (0,) for own in layers)
-    return [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, windows, strict=True)]
+@dataclass(frozen=True)
+class _Step:
+    """One layer, one first row. For each state there: the state below that it goes on from (None: the clean pass, from
+    which it joins here), and which kind it cuts (-1: none)."""
+
+    origins: list[int | None]
+    cuts: list[int]
 
 
-def _going_on(
-    before: list[tuple], hidden: torch.Tensor | None, now: list[tuple], number: int, clean: torch.Tensor
-) -> list[torch.Tensor]:
-    """Each state's input (r, d), or (several, r, d) as (several * r, d): the output of the one with the same past, or
-    the clean pass, from which it joins here."""
-    places = {state: i for i, state in enumerate(before)}
-    pasts = [places.get(past) for past in _pasts([kind for kind, _ in now], [cut for _, cut in now], number - 1)]
-    if pasts == [*range(len(before)), *[None] * (len(now) - len(before))]:  # mostly: all go on, and new ones come last
-        return [*([] if hidden is None else [hidden.flatten(0, 1)]), *[clean] * (len(now) - len(before))]
-    return [clean if place is None else hidden[place] for place in pasts]
+@dataclass(frozen=True)
+class _Plan:
+    """`steps`, one a layer, and for each condition its state at the top, `ends`."""
+
+    steps: list[_Step]
+    ends: list[int]
+
+
+@lru_cache(maxsize=64)  # the same for every sample
+def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: int) -> _Plan:
+    """What conditions of one first row, of these kinds, cut in these layers, share in each of `depth` layers.
+
+    A state is a kind and the layers so far in which it was cut; layer 0 stands for a condition that never cuts.
+    """
+    steps, places, states = [], {}, []
+    for number in range(1, depth + 1):
+        windows = ((own or (0,)) for own in layers)
+        states = [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, windows, strict=True)]
+        now = [state for state in dict.fromkeys(states) if state[1]]
+        cuts = [kind if past[-1] == number else -1 for kind, past in now]
+        before = [(kind, past[:-1] if past[-1] == number else past) for kind, past in now]
+        steps.append(_Step([places.get(state) for state in before], cuts))
+        places = {state: i for i, state in enumerate(now)}
+    return _Plan(steps, [places[state] for state in states])
+
+
+def _going_on(hidden: torch.Tensor | None, origins: list[int | None], clean: torch.Tensor) -> list[torch.Tensor]:
+    """Each state's input (r, d), or (several, r, d) as (several * r, d)."""
+    count = 0 if hidden is None else len(hidden)
+    new = len(origins) - count
+    if origins == [*range(count), *[None] * new]:  # mostly: all go on, and new ones come last
+        return [*([] if hidden is None else [hidden.flatten(0, 1)]), *[clean] * new]
+    return [clean if place is None else hidden[place] for place in origins]
 
 
 def _opened(seen: torch.Tensor, row: int, blocked: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,8 @@
 """Loading: strict, early refusals, published frame processing."""
 
+import ctypes
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -188,3 +190,15 @@ def test_a_model_is_spread_when_the_first_gpu_is_too_small(tiny_model_dir, monke
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=memory: (free, 2**40))
         assert checkpoints.spread(tiny_model_dir, dtype, torch.device("cuda")) == wanted
     assert checkpoints.spread(tiny_model_dir, torch.float32, torch.device("cpu")) is None
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
+def test_memory_that_tensors_free_is_used_again(tiny_model_dir):
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(10 << 20)  # 40 MiB, which glibc by itself takes from the system anew each time
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    models.load_model(str(tiny_model_dir))
+    faults()
+    assert faults() < 1000  # of its 10,240 pages
