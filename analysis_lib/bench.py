@@ -214,7 +214,10 @@ def main() -> None:
     base = load_model("embedded")
     inputs = random_inputs(base, base.num_frames, 3, 4)
     rows = sweep_costs(base, inputs)
-    facts = {"overhead_percent": overhead(sweep_alone(base, inputs))}
+    facts = {"overhead_percent": overhead(sweep_alone(base, inputs)), "threads": torch.get_num_threads()}
+    torch.set_num_threads(1)
+    facts["overhead_percent_one_thread"] = overhead(sweep_alone(base, inputs))
+    torch.set_num_threads(facts["threads"])
     for width, heads, layers, frames, side, options in SHAPES:
         vlm = random_model(base, width, heads, layers)
         print(f"{vlm.name}, {frames} frames, {options} options", flush=True)
@@ -222,7 +225,7 @@ def main() -> None:
     facts["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     rows += _large(base)
     device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
-    facts |= {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    facts |= {"device": device, "torch": torch.__version__}
     table = pd.DataFrame(rows).assign(**facts)
     folder = paths.DATA / "bench"
     folder.mkdir(parents=True, exist_ok=True)

@@ -50,8 +50,9 @@ def cost_block() -> str:
     return (
         f"On {table['threads'].iloc[0]} CPU threads, with the embedded model: {_costs(spent, '.2f', ' s')}. Into the "
         f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. "
-        f"{table['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations. Counted "
-        f"for the shape of LLaVA-NeXT-7B, in 10¹² operations: {_costs(large, ',.0f')}; its exact sweep holds "
+        f"{table['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations "
+        f"({table['overhead_percent_one_thread'].iloc[0]:.0f} % on one thread). Counted for the shape of "
+        f"LLaVA-NeXT-7B, in 10¹² operations: {_costs(large, ',.0f')}; its exact sweep holds "
         f"{memory:.0f} GiB at most beyond the weights.\n"
     )
 
