@@ -67,6 +67,7 @@ class _Cut:
     call: Call
     groups: list[Group]
     fired: list[int]
+    top: bool
 
 
 def run_layer(
@@ -77,7 +78,7 @@ def run_layer(
     starts = [torch.arange(group.row, n, device=flat.device).repeat(group.shape[0]) for group in groups]
     rows = torch.cat(starts)  # (sum of c * r,), each one's position in the prompt
     kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
-    kwargs |= {"attention_mask": _Cut(call, groups, fired), "past_key_values": None, "use_cache": False}
+    kwargs |= {"attention_mask": _Cut(call, groups, fired, top), "past_key_values": None, "use_cache": False}
     with _last_rows_only(module, groups, top):
         out = module(flat, **kwargs)
     out = out if torch.is_tensor(out) else out[0]
@@ -120,7 +121,11 @@ def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.T
         queries, *keys_values = (group.split(part[:, :, own]) for part in (query, key, value))
         keys, values = _after_clean(call, group.row, *keys_values)
         mask = in_form_of(call.kwargs.get("attention_mask"), group.mask)
-        output, _ = kernel(module, queries, keys, values, mask, **kwargs)  # (c, r, H, D) or (1, c, H, D)
+        if attention_mask.top and not group.packed:  # as in `_last_rows_only`
+            queries, mask = queries[:, :, -1:], mask[:, :, -1:]
+        output, _ = kernel(module, queries, keys, values, mask, **kwargs)  # (c, r or 1, H, D) or (1, c, H, D)
+        if attention_mask.top and not group.packed:
+            output = torch.nn.functional.pad(output, (0, 0, 0, 0, group.shape[1] - 1, 0))
         outputs.append(output.flatten(0, 1))
     attention_mask.fired.append(1)
     return torch.cat(outputs)[None], None  # (1, sum of c * r, H, D)
@@ -144,8 +149,8 @@ def _kernel(module: Any, name: str) -> Callable:
 
 @contextmanager
 def _last_rows_only(module: Any, groups: list[Group], top: bool) -> Iterator[None]:
-    """In the top layer only last rows are read afterwards, so its MLP runs on those and leaves the others as they came
-    in, which are then not states of the model."""
+    """In the top layer only last rows are read afterwards, so its MLP, like its attention, runs on those alone. What
+    the others hold is then no state of the model."""
     if not top or not isinstance(getattr(module, "mlp", None), torch.nn.Module):
         yield
         return
