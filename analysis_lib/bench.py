@@ -6,7 +6,8 @@ procedure, by its own rule: one complete multimodal forward per condition, visio
 positions included, eager attention; one such forward is timed and counted, and multiplied. The clean pass from which
 `exact` starts and the receipt are paid once a sample and have rows of their own. "all" is one sweep of all edge sets in
 `exact`, that pass included, and the sum of the classes in the other two, whose forwards share nothing.
-Times are medians over repeats. LLaVA-NeXT-7B's shape is counted without weights, and timed where there is a GPU.
+Times are medians over repeats, taken in turns. LLaVA-NeXT-7B's shape is counted without weights, and timed where there
+is a GPU.
 """
 
 from __future__ import annotations
@@ -98,15 +99,20 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict
 
     `repeats` 0 counts operations and times nothing (see `count_operations`).
     """
-    depth, rows = len(decoder_layers(vlm)), []
+    depth, rows, runs = len(decoder_layers(vlm)), [], []
 
     def add(label: str, procedure: str, n: int, run: Callable[[], Any], times: int = 1) -> None:
-        cost = {name: value * times for name, value in _cost(run, repeats).items()}
-        rows.append({"edge_sets": label, "procedure": procedure, "conditions": n} | cost)
+        rows.append({"edge_sets": label, "procedure": procedure, "conditions": n})
+        runs.append((run, times))
 
     def clean() -> None:
         inputs.calls = None
         exact.record(vlm, inputs)
+
+    def receipt() -> None:
+        vlm.noops.clear()  # it is kept per prompt
+        mask = {depth: torch.from_numpy(blocked_edges("video->last", inputs.roles)).to(vlm.device)[None, None]}
+        measure(vlm, inputs, mask, torch.zeros(1, device=vlm.device))
 
     add("clean pass", "exact", 1, clean)
     for label, names in CLASSES.items():
@@ -117,17 +123,12 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict
         some, times = (conditions, 1) if repeats else (conditions[:1], n)
         add(label, "full", n, _sweep(vlm, inputs, "full", some), times)
         add(label, "published", n, lambda: _published_forward(vlm, inputs), n)
-    complete = pd.DataFrame(rows).query("procedure != 'exact'")  # passes that share nothing
-    rows += complete.groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index().to_dict("records")
     add("all", "exact", len(EDGE_SETS) * depth, sweep_alone(vlm, inputs))
     if repeats:
-        mask = {depth: torch.from_numpy(blocked_edges("video->last", inputs.roles)).to(vlm.device)[None, None]}
-
-        def receipt() -> None:
-            vlm.noops.clear()  # it is kept per prompt
-            measure(vlm, inputs, mask, torch.zeros(1, device=vlm.device))
-
         add("receipt", "both", 1, receipt)
+    rows = [row | cost for row, cost in zip(rows, _costs(runs, repeats), strict=True)]
+    complete = pd.DataFrame(rows).query("procedure in ['full', 'published']")  # passes that share nothing
+    rows += complete.groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index().to_dict("records")
     shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max())}
     shape |= {"positions": inputs.n, "options": len(inputs.letter_ids)}
     return [shape | row for row in rows]
@@ -153,19 +154,26 @@ def _without_numbers() -> Any:
     return mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
 
 
-def _cost(run: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Median seconds, and floating-point operations in 10^9."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        with torch.no_grad():
+def _costs(runs: list[tuple[Callable[[], Any], int]], repeats: int) -> list[dict[str, float]]:
+    """Median seconds, and floating-point operations in 10^9, of each of `runs`, times how often it is needed.
+
+    They are timed in turns, so that a slow moment of the machine meets them all.
+    """
+    counted, spent = [], [[] for _ in runs]
+    for run, _ in runs:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return {"seconds": statistics.median(times or [float("nan")]), "gflop": counter.get_total_flops() / 1e9}
+        counted.append(counter.get_total_flops() / 1e9)
+    for _ in range(repeats):
+        for (run, _), own in zip(runs, spent, strict=True):
+            began = time.perf_counter()
+            with torch.no_grad():
+                run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            own.append(time.perf_counter() - began)
+    seconds = [statistics.median(own or [float("nan")]) for own in spent]
+    return [{"seconds": s * n, "gflop": g * n} for s, g, (_, n) in zip(seconds, counted, runs, strict=True)]
 
 
 def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
@@ -214,7 +222,7 @@ def main() -> None:
     """Measure everything, print the ratios, store data/bench/<device>.csv and the figure."""
     base = load_model("embedded")
     inputs = random_inputs(base, base.num_frames, 3, 4)
-    rows = sweep_costs(base, inputs, repeats=9)
+    rows = sweep_costs(base, inputs, repeats=15)
     facts = {"overhead_percent": overhead(sweep_alone(base, inputs)), "threads": torch.get_num_threads()}
     torch.set_num_threads(1)
     facts["overhead_percent_one_thread"] = overhead(sweep_alone(base, inputs))

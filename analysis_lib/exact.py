@@ -112,13 +112,14 @@ def staggered(
         for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
             if seen is not call.seen:  # mostly one for all layers
                 seen, opened = call.seen, {row: _opened(call.seen, row, table) for row, table in cut.items()}
-            steps = {row: plan.steps[number - 1] for row, plan in plans.items() if plan.steps[number - 1].cuts}
+            steps = {row: plan.steps[number - 1] for row, plan in plans.items() if plan.steps[number - 1].origins}
             if not steps:
                 continue
             sent += 1
-            groups = [Group(row, opened[row][step.cuts]) for row, step in steps.items()]
-            pieces = [_going_on(hidden.get(row), step.origins, call.hidden[0, row:]) for row, step in steps.items()]
-            flat = torch.cat([one.to(call.hidden.device) for some in pieces for one in some])[None]
+            groups = [Group(row, opened[row].index_select(0, step.cuts.to(seen.device))) for row, step in steps.items()]
+            below = {row: states.to(call.hidden.device) for row, states in hidden.items()}
+            pieces = [_going_on(below.get(row), step.origins, call.hidden[0, row:]) for row, step in steps.items()]
+            flat = torch.cat([one for some in pieces for one in some])[None]
             flat = run_layer(module, call, flat, groups, fired, top=number == len(calls))  # (1, sum of c * r, d)
             parts = flat[0].split([group.size for group in groups])
             hidden = {group.row: part.unflatten(0, group.shape) for group, part in zip(groups, parts, strict=True)}
@@ -130,10 +131,10 @@ def staggered(
 @dataclass(frozen=True)
 class _Step:
     """One layer, one first row. For each state there: the state below that it goes on from (None: the clean pass, from
-    which it joins here), and which kind it cuts (-1: none)."""
+    which it joins here), and which kind it cuts (the number of kinds: none)."""
 
     origins: list[int | None]
-    cuts: list[int]
+    cuts: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,12 @@ def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: in
 
     A state is a kind and the layers so far in which it was cut; layer 0 stands for a condition that never cuts.
     """
-    steps, places, states = [], {}, []
+    steps, places, states, none = [], {}, [], len(set(kinds))
     for number in range(1, depth + 1):
         windows = ((own or (0,)) for own in layers)
         states = [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, windows, strict=True)]
         now = [state for state in dict.fromkeys(states) if state[1]]
-        cuts = [kind if past[-1] == number else -1 for kind, past in now]
+        cuts = torch.tensor([kind if past[-1] == number else none for kind, past in now], dtype=torch.long)
         before = [(kind, past[:-1] if past[-1] == number else past) for kind, past in now]
         steps.append(_Step([places.get(state) for state in before], cuts))
         places = {state: i for i, state in enumerate(now)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
@@ -75,8 +76,8 @@ def run_layer(
 ) -> torch.Tensor:
     """The unmodified layer on all groups' rows, side by side (1, sum of c * r, d); attention goes group by group."""
     n = call.seen.shape[0]
-    starts = [torch.arange(group.row, n, device=flat.device).repeat(group.shape[0]) for group in groups]
-    rows = torch.cat(starts)  # (sum of c * r,), each one's position in the prompt
+    positions = [np.tile(np.arange(group.row, n), group.shape[0]) for group in groups]
+    rows = torch.from_numpy(np.concatenate(positions)).to(flat.device)  # (sum of c * r,), positions in the prompt
     kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
     kwargs |= {"attention_mask": _Cut(call, groups, fired, top), "past_key_values": None, "use_cache": False}
     with _last_rows_only(module, groups, top):
