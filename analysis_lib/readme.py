@@ -44,16 +44,22 @@ def cost_block() -> str:
     """Markdown: seconds of one sweep on the embedded model, and operations of one in the 7B shape, by procedure."""
     table = pd.read_csv(paths.DATA / "bench" / "cpu.csv")
     costs = table.set_index(["model", "edge_sets", "procedure"]).sort_index()
-    spent, last = (costs.loc["embedded", which]["seconds"] for which in ("all", "into last"))
     large = costs.loc["LLaVA-NeXT-7B shape", "all"]["gflop"] / 1e3
     memory = table["gpu_memory_mb"].max() / 1024
+    texts = [_embedded_cost(threads, rows) for threads, rows in costs.loc["embedded"].groupby("threads")]
     return (
-        f"On {table['threads'].iloc[0]} CPU threads, with the embedded model: {_costs(spent, '.2f', ' s')}. Into the "
+        f"A sweep on the embedded model:\n\n{''.join(texts)}\nCounted for the shape of LLaVA-NeXT-7B, in 10¹² "
+        f"operations: {_costs(large, ',.0f')}; its exact sweep holds {memory:.0f} GiB at most beyond the weights.\n"
+    )
+
+
+def _embedded_cost(threads: int, rows: pd.DataFrame) -> str:
+    """A list item: seconds of a sweep on so many CPU threads."""
+    last = rows.loc["into last"]["seconds"]
+    return (
+        f"- {threads} CPU thread{'s' * (threads > 1)}: {_costs(rows.loc['all']['seconds'], '.2f', ' s')}. Into the "
         f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. "
-        f"{table['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations "
-        f"({table['overhead_percent_one_thread'].iloc[0]:.0f} % on one thread). Counted for the shape of "
-        f"LLaVA-NeXT-7B, in 10¹² operations: {_costs(large, ',.0f')}; its exact sweep holds "
-        f"{memory:.0f} GiB at most beyond the weights.\n"
+        f"{rows['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations.\n"
     )
 
 
