@@ -57,8 +57,8 @@ class Group:
         self.mask = mask
 
     def split(self, flat: torch.Tensor) -> torch.Tensor:
-        """Queries, keys or values (1, H, c * r, D) as (c, H, r, D); packed, as they are."""
-        return flat if self.packed else flat[0].unflatten(1, self.shape).transpose(0, 1)
+        """Queries, keys or values (H, c * r, D) as (c, H, r, D); packed, as (1, H, c, D)."""
+        return flat[None] if self.packed else flat.unflatten(1, self.shape).transpose(0, 1)
 
 
 @dataclass
@@ -114,12 +114,11 @@ def grouped_attention(vlm: VideoLLM) -> Iterator[None]:
 
 def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: _Cut, **kwargs):
     """The model's own kernel on each group: its queries, and clean keys and values before its own."""
-    call, outputs, first = attention_mask.call, [], 0
+    call, groups, outputs = attention_mask.call, attention_mask.groups, []
     kernel = _kernel(module, call.kernel)
-    for group in attention_mask.groups:
-        own = slice(first, first + group.size)
-        first += group.size
-        queries, *keys_values = (group.split(part[:, :, own]) for part in (query, key, value))
+    sizes = [group.size for group in groups]
+    for group, *own in zip(groups, *(part[0].split(sizes, 1) for part in (query, key, value)), strict=True):
+        queries, *keys_values = (group.split(part) for part in own)
         keys, values = _after_clean(call, group.row, *keys_values)
         mask = in_form_of(call.kwargs.get("attention_mask"), group.mask)
         if attention_mask.top and not group.packed:  # as in `_last_rows_only`
