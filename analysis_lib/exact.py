@@ -30,7 +30,7 @@ from analysis_lib.models import Inputs, VideoLLM, decode, decoder_layers, final_
 from analysis_lib.passes import Clean, states_of
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
     from transformers import DynamicCache
@@ -83,7 +83,7 @@ def _seen(mask: torch.Tensor | None, inputs: Inputs) -> torch.Tensor:
     return (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def staggered(
     vlm: VideoLLM,
     calls: Sequence[Call],

@@ -30,7 +30,7 @@ class Clean:
     video: torch.Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
     """One untouched pass, with the states that lens and emergence read."""
     with _layer_outputs(vlm, slice(None)) as kept:
@@ -45,7 +45,7 @@ def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) ->
     return Clean(unembed(vlm, states[-1, 0]), states[:, 0], states[:, 1:])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor]) -> tuple[torch.Tensor, int]:
     """float32 last-position logits (B, V) with edges cut, and how many masks were applied.
 

@@ -85,6 +85,10 @@ class _Held(TorchDispatchMode):
         self.now, self.peak, self.known = 0, 0, weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        with self:  # in inference mode compound operations come whole
+            parts = func.decompose(*args, **(kwargs or {}))
+        if parts is not NotImplemented:
+            return parts
         before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):

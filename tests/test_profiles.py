@@ -44,3 +44,12 @@ def test_memory_is_the_most_held_at_once(device):
         assert len(third) == 3
 
     assert profiles.peak_bytes(run) == 10_000
+
+
+def test_memory_inside_compound_operations_is_counted_in_either_mode():
+    queries = torch.zeros(1, 1, 300, 4, device="meta")
+    peaks = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            peaks.append(profiles.peak_bytes(lambda: torch.nn.functional.scaled_dot_product_attention(*[queries] * 3)))
+    assert peaks[0] == peaks[1] > 4 * 300 * 300  # the scores
