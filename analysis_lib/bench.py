@@ -15,21 +15,18 @@ from __future__ import annotations
 import copy
 import platform
 import resource
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
 import pandas as pd
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from analysis_lib import charts, engine, exact, paths, plots
 from analysis_lib.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.engine import Condition
 from analysis_lib.models import Inputs, VideoLLM, decoder_layers, load_model
-from analysis_lib.profiles import overhead, peak_bytes
+from analysis_lib.profiles import costs, overhead, peak_bytes
 from analysis_lib.prompts import Asked, build_prompt
 from analysis_lib.receipts import measure
 from analysis_lib.roles import build_roles
@@ -83,7 +80,6 @@ def _built(base: VideoLLM, config: Any, name: str, device: torch.device, dtype: 
 
 def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs:
     """A prompt with random video tokens, `frames` × `side` × `side` of them."""
-
     sample = Asked("What does the red circle do in the video?", OPTIONS[:options])
     prompt = build_prompt(sample, vlm.protocol)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
@@ -126,7 +122,7 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict
     add("all", "exact", len(EDGE_SETS) * depth, sweep_alone(vlm, inputs))
     if repeats:
         add("receipt", "both", 1, receipt)
-    rows = [row | cost for row, cost in zip(rows, _costs(runs, repeats), strict=True)]
+    rows = [row | cost for row, cost in zip(rows, costs(runs, repeats), strict=True)]
     complete = pd.DataFrame(rows).query("procedure in ['full', 'published']")  # passes that share nothing
     rows += complete.groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index().to_dict("records")
     shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max())}
@@ -152,28 +148,6 @@ def count_memory(vlm: VideoLLM, inputs: Inputs) -> int:
 def _without_numbers() -> Any:
     """In this block transformers does not look at numbers: it searches the positions for packed sequences."""
     return mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
-
-
-def _costs(runs: list[tuple[Callable[[], Any], int]], repeats: int) -> list[dict[str, float]]:
-    """Median seconds, and floating-point operations in 10^9, of each of `runs`, times how often it is needed.
-
-    They are timed in turns, so that a slow moment of the machine meets them all.
-    """
-    counted, spent = [], [[] for _ in runs]
-    for run, _ in runs:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            run()
-        counted.append(counter.get_total_flops() / 1e9)
-    for _ in range(repeats):
-        for (run, _), own in zip(runs, spent, strict=True):
-            began = time.perf_counter()
-            with torch.no_grad():
-                run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            own.append(time.perf_counter() - began)
-    seconds = [statistics.median(own or [float("nan")]) for own in spent]
-    return [{"seconds": s * n, "gflop": g * n} for s, g, (_, n) in zip(seconds, counted, runs, strict=True)]
 
 
 def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
@@ -236,9 +210,8 @@ def main() -> None:
     device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
     facts = {"device": device, "torch": torch.__version__, "peak_memory_mb": peak}
     table = pd.DataFrame(rows).assign(**facts)
-    folder = paths.DATA / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    table.round(6).to_csv(folder / f"{base.device.type}.csv", index=False)
+    (paths.DATA / "bench").mkdir(parents=True, exist_ok=True)
+    table.round(6).to_csv(paths.DATA / "bench" / f"{base.device.type}.csv", index=False)
     print(ratios(table).round(1).to_string())
     print("the same in floating-point operations\n", ratios(table, "gflop").round(1).to_string(), sep="")
     print(pd.Series(facts).to_string())

@@ -1,4 +1,5 @@
-"""Where a sweep's time and memory go: what part is not the model's own work, and how much its tensors hold at once."""
+"""What runs cost: seconds and operations, what part of a sweep's time is not the model's own work, and how much its
+tensors hold at once."""
 
 from __future__ import annotations
 
@@ -13,10 +14,33 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from analysis_lib import grouped
 
 MODEL, OURS = "the model's", "ours"  # whose operations a profiler sees
+
+
+def costs(runs: list[tuple[Callable[[], Any], int]], repeats: int) -> list[dict[str, float]]:
+    """Median seconds, and floating-point operations in 10^9, of each of `runs`, times how often it is needed.
+
+    They are timed in turns, so that a slow moment of the machine meets them all.
+    """
+    counted, spent = [], [[] for _ in runs]
+    for run, _ in runs:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run()
+        counted.append(counter.get_total_flops() / 1e9)
+    for _ in range(repeats):
+        for (run, _), own in zip(runs, spent, strict=True):
+            began = time.perf_counter()
+            with torch.no_grad():
+                run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            own.append(time.perf_counter() - began)
+    seconds = [statistics.median(own or [float("nan")]) for own in spent]
+    return [{"seconds": s * n, "gflop": g * n} for s, g, (_, n) in zip(seconds, counted, runs, strict=True)]
 
 
 def overhead(run: Callable[[], Any], *, repeats: int = 25) -> float:
