@@ -48,7 +48,7 @@ figures: $(READY) ## redraw every figure from the stored results, without a mode
 	@$(PY) -m analysis_lib reproduce --figures-only $(SETTINGS)
 
 readme: $(READY) ## write the stored findings of the embedded model into README.md
-	@$(PY) -m analysis_lib.readme
+	@$(PY) -m analysis_lib.reports.readme
 
 smoke: $(READY) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take
 	$(if $(call given,OUT,out),$(error a smoke run writes to build/smoke, never elsewhere: leave OUT out))
@@ -56,10 +56,10 @@ smoke: $(READY) ## try MODEL and BENCHMARK: every notebook on a few questions, i
 	@$(PY) -m analysis_lib reproduce --forecast --samples 4 --map-samples 0 $(SETTINGS) --out build/smoke
 
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
-	@$(PY) -m analysis_lib.bench
+	@$(PY) -m analysis_lib.reports.bench
 
 families: $(READY) ## try every native family on a tiny checkpoint, all notebooks included, into docs/families.md
-	@$(PY) tests/family_table.py
+	@$(PY) tests/support/family_table.py
 
 train: $(READY) ## re-create the two embedded models from nothing (DEVICE=cuda where there is one)
 	@$(PY) -m analysis_lib train $(strip $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))

@@ -9,20 +9,20 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Clip": "videos",
-    "Results": "study",
-    "Sample": "benchmarks",
+    "Clip": "inputs.videos",
+    "Results": "study.runs",
+    "Sample": "inputs.benchmarks",
     "SampleError": "errors",
-    "Skip": "benchmarks",
-    "Store": "store",
+    "Skip": "inputs.benchmarks",
+    "Store": "study.store",
     "StudyError": "errors",
-    "example": "study",
-    "load_benchmark": "benchmarks",
-    "load_clip": "videos",
-    "load_model": "models",
-    "read_table": "tables",
-    "results_dir": "study",
-    "sweep": "study",
+    "example": "study.runs",
+    "load_benchmark": "inputs.benchmarks",
+    "load_clip": "inputs.videos",
+    "load_model": "models.loading",
+    "read_table": "study.tables",
+    "results_dir": "study.runs",
+    "sweep": "study.runs",
 }
 __all__ = sorted(_HOME)
 

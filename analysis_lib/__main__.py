@@ -46,10 +46,10 @@ def _sweep(argv: Sequence[str]) -> int:
     for name, (shown, text) in OPTIONS.items():
         parser.add_argument(f"--{name}", metavar=shown, help=text, required=name in ("model", "benchmark"))
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    from analysis_lib.request import check_request
+    from analysis_lib.study.request import check_request
 
     check_request(**{name: value for name, value in given.items() if name != "out"})  # before anything heavy
-    from analysis_lib import study
+    from analysis_lib.study import runs as study
 
     found = study.sweep(**given)
     right, skipped = int(found.baseline["correct"].sum()), len(found.skipped)
@@ -63,19 +63,20 @@ def _sweep(argv: Sequence[str]) -> int:
 
 
 def _reproduce(argv: Sequence[str]) -> int:
-    from analysis_lib import reproduce
+    from analysis_lib.reports import reproduce
 
     return reproduce.main(argv) or 0
 
 
 def _train(argv: Sequence[str]) -> int:
-    from analysis_lib import train
+    from analysis_lib.embedded import train
 
     return train.main(argv) or 0
 
 
 def _benchmark(argv: Sequence[str]) -> int:
-    from analysis_lib import paths, quiz
+    from analysis_lib import paths
+    from analysis_lib.embedded import quiz
 
     parser = _Parser(prog="python -m analysis_lib benchmark", allow_abbrev=False, description=VERBS["benchmark"][1])
     parser.add_argument("--out", type=Path, default=paths.BENCHMARK, metavar="DIR", help=f"default: {paths.BENCHMARK}")
@@ -89,7 +90,7 @@ def _doctor(argv: Sequence[str]) -> int:
     parser = _Parser(prog="python -m analysis_lib doctor", allow_abbrev=False, description=VERBS["doctor"][1])
     parser.add_argument("benchmark", metavar=OPTIONS["benchmark"][0], help=OPTIONS["benchmark"][1])
     benchmark = parser.parse_args(argv).benchmark
-    from analysis_lib import doctor
+    from analysis_lib.inputs import doctor
 
     return doctor.main(benchmark)
 

@@ -8,7 +8,7 @@ from clips import write_small_benchmark
 from conftest import GOLDEN
 
 from analysis_lib import __main__ as cli
-from analysis_lib import study
+from analysis_lib.study import runs as study
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_sweep_says_what_it_stored(root, tmp_path, capsys):
 
 
 def test_other_verbs_get_the_remaining_words(monkeypatch):
-    from analysis_lib import reproduce
+    from analysis_lib.reports import reproduce
 
     seen = []
     monkeypatch.setattr(reproduce, "main", lambda argv: seen.append(argv) or 3)

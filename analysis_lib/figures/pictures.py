@@ -1,0 +1,197 @@
+"""Pictures of single questions (words and attention on frames) and of the whole flow. They show examples
+(`study.example`) or what other figures measured, and test nothing.
+"""
+
+import re
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.pyplot import Axes, Figure
+
+from analysis_lib.figures.bars import VERDICTS
+from analysis_lib.figures.style import STYLE, headline, layer_axis
+from analysis_lib.findings import stats
+from analysis_lib.findings.claims import Claim
+
+ROUTES = {
+    "cross-frame": "frames → later frames",
+    "video->question": "video → question",
+    "question->last": "question → last token",
+}
+WORDS = {"spatial": "#5C6B7A", "temporal": "#C2410C"}
+
+
+def flow_table(knockouts: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
+    """The four curves of the overview in % (mean of tasks): loss when a route is cut, and the answer's probability."""
+    cut = knockouts[knockouts["edge_set"].isin(ROUTES)].rename(columns={"edge_set": "series"})
+    cut = cut.assign(mean=-cut["mean"], low=-cut["high"], high=-cut["low"])
+    both = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
+    return both[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
+
+
+def flow_figure(
+    table: pd.DataFrame, claims: dict[str, Claim], frames: np.ndarray, question: str, answer: str, *, title: str
+) -> Figure:
+    """The study in one picture: what each route carries, layer by layer, from the frames to the answer.
+
+    `claims` gives the claim of each row by series; `frames` (T, H, W, 3), `question` and `answer` are an example.
+    """
+    rows = [*ROUTES, "true option"]
+    fig, axes = plt.subplots(len(rows), 2, figsize=(7.8, 5.4), width_ratios=[1, 2.1], sharex="col")
+    top = 1.22 * table["high"].max()
+    asked = textwrap.fill(question, 20, max_lines=4, placeholder=" …")
+    for number, (series, (left, right)) in enumerate(zip(rows, axes, strict=True), start=1):
+        _sketch(left, f"{number}  {ROUTES.get(series, 'answer at the last token')}", series, frames, asked, answer)
+        _ridge(right, table[table["series"] == series].sort_values("layer"), series, claims[series], top)
+    axes[-1, 1].set_xlabel("layer of the language model  (input → output)", fontsize=9)
+    fig.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    return fig
+
+
+def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim, top: float) -> None:
+    """One curve as a filled ridge with its band, its largest value and the verdict on its claim."""
+    colour = STYLE[series][0]
+    for low, high in ((0, part["mean"]), (part["low"], part["high"])):
+        ax.fill_between(part["layer"], low, high, color=colour, alpha=0.35, lw=0)
+    sns.lineplot(part, x="layer", y="mean", color=colour, errorbar=None, ax=ax, legend=False)
+    peak = part.loc[part["mean"].idxmax()]
+    word = "probability of the answer" if series == "true option" else "of the answer lost when cut"
+    depth = peak["layer"] / part["layer"].max()
+    side = "left" if depth < 0.35 else "right" if depth > 0.65 else "center"
+    text = f" {peak['mean']:.0f} % {word}, layer {peak['layer']:.0f} "
+    ax.annotate(text, (peak["layer"], peak["mean"]), ha=side, va="bottom", fontsize=8)
+    box = {"facecolor": VERDICTS[claim.verdict], "alpha": 0.2, "lw": 0, "pad": 2}
+    ax.set_title(f" {claim.statement}: {claim.verdict} ", fontsize=8, pad=5, bbox=box)
+    ax.axhline(0, color="#999999", lw=0.8)
+    ax.set(ylim=(min(0, part["low"].min()), top), xlabel="", ylabel="%", yticks=[0, 50] if top > 60 else [0, 20])
+    layer_axis(ax, part["layer"].max())
+
+
+def _sketch(ax: Axes, name: str, series: str, frames: np.ndarray, question: str, answer: str) -> None:
+    """The route as a small drawing: thumbnails, the question and the last token."""
+    colour = STYLE[series][0]
+    arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2.0, "mutation_scale": 12}
+    box = {"facecolor": "#F3F3F3", "lw": 0, "pad": 3}
+    ax.axis("off")
+    ax.text(0, 3.9, name, fontsize=9, fontweight="bold", color="#222222", va="top")
+    if series == "cross-frame":
+        for i, frame in enumerate(frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)]):
+            ax.imshow(frame, extent=(0.2 + 2.4 * i, 2.2 + 2.4 * i, 0.2, 2.2), aspect="auto")
+        bow = arrow | {"connectionstyle": "arc3,rad=-0.45"}
+        for start in (1.2, 3.6, 6.0):
+            ax.annotate("", (start + 2.4, 2.25), (start, 2.25), arrowprops=bow)
+    elif series == "video->question":
+        for i, frame in enumerate(frames[:: max(1, len(frames) // 3)][:3]):
+            x, y = 0.2 + 0.4 * i, 0.2 + 0.35 * i
+            ax.imshow(frame, extent=(x, x + 2, y, y + 2), aspect="auto", zorder=i)
+        ax.annotate("", (5.0, 1.5), (3.3, 1.5), arrowprops=arrow)
+        ax.text(5.3, 1.5, question, fontsize=7, va="center", bbox=box)
+    elif series == "question->last":
+        ax.text(0.2, 1.5, question, fontsize=7, va="center", bbox=box)
+        ax.annotate("", (7.4, 1.5), (5.3, 1.5), arrowprops=arrow)
+        ax.text(7.8, 1.5, "(", fontsize=12, va="center", family="monospace", bbox=box)
+    else:
+        box |= {"facecolor": colour, "alpha": 0.5}
+        ax.text(0.2, 1.5, "Best option: (", fontsize=8, va="center", family="monospace")
+        ax.text(4.9, 1.5, answer, fontsize=12, va="center", fontweight="bold", bbox=box)
+    ax.set(xlim=(0, 10), ylim=(0, 4))
+
+
+def words_figure(frames: np.ndarray, words: np.ndarray, kinds: dict[str, str], *, title: str) -> Figure:
+    """The words that video tokens show, printed on the frames, for three bands of layers from shallow to deep.
+
+    `frames` (T, H, W, 3), `words` (L, T, h, w) top words, `kinds` maps a keyword to spatial or temporal. A cell shows
+    the keyword that is its top word in most layers of the band, or else, small and pale, its most frequent word.
+    """
+    fig, axes = plt.subplots(3, len(frames), figsize=(1.18 * len(frames) + 0.5, 4.59), squeeze=False)
+    for line, part in zip(axes, np.array_split(np.arange(len(words)), 3), strict=True):
+        for t, ax in enumerate(line):
+            ax.imshow(frames[t], extent=(0, words.shape[3], words.shape[2], 0), alpha=0.55)
+            for y, x in np.ndindex(words.shape[2:]):
+                _word(ax, x + 0.5, y + 0.5, words[part, t, y, x], kinds)
+        line[0].set_ylabel(f"layers {part[0] + 1}\u2013{part[-1] + 1}", fontsize=8.5)
+    _frame_grid(axes)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour, label=f"{kind} keyword") for kind, colour in WORDS.items()]
+    headline(fig, title, handles, ncols=2)
+    return fig
+
+
+def _frame_grid(axes: np.ndarray) -> None:
+    """Axes (rows, T) without ticks, the frames' numbers above."""
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    for t, ax in enumerate(axes[0], start=1):
+        ax.set_title(f"frame {t}", fontsize=8, loc="center")
+
+
+def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: dict[str, str]) -> None:
+    """Print the word of one cell."""
+    names, counts = np.unique([word.strip() for word in shown], return_counts=True)
+    best = max(zip(names, counts, strict=True), key=lambda pair: (pair[0] in kinds, pair[1]))[0]
+    size, centred = min(7.5, 30 / max(len(best), 4)), {"ha": "center", "va": "center"}
+    if best in kinds:
+        box = {"facecolor": WORDS[kinds[best]], "lw": 0, "pad": 1.2, "alpha": 0.92}
+        ax.text(x, y, best, fontsize=size, color="white", bbox=box, fontweight="bold", **centred)
+    else:
+        ax.text(x, y, best[:9], fontsize=min(5.5, size), color="black", alpha=0.6, **centred)
+
+
+def attention_figure(frames: np.ndarray, maps: dict[str, np.ndarray], *, title: str, layers: tuple[int, int]) -> Figure:
+    """Where one word looks: on the frames (mean over `layers`, 1-based inclusive), and per layer and frame.
+
+    `maps` holds for each condition the attention (L, T, h, w) from the word to the video tokens, mean over heads. All
+    conditions share one colour scale, so brighter means more.
+    """
+    inside = {name: array[layers[0] - 1 : layers[1]].mean(axis=0) for name, array in maps.items()}  # (T, h, w)
+    by_frame = {name: array.sum(axis=(2, 3)) for name, array in maps.items()}  # (L, T)
+    top, most = (max(array.max() for array in parts.values()) for parts in (inside, by_frame))
+    fig = plt.figure(figsize=(1.02 * len(frames) + 0.6, 1.15 * len(maps) + 3.1))
+    above, below = fig.subfigures(2, 1, height_ratios=[1.15 * len(maps), 2.4])
+    axes = above.subplots(len(maps), len(frames), squeeze=False)
+    for line, (name, array) in zip(axes, inside.items(), strict=True):
+        extent = (0, array.shape[2], array.shape[1], 0)
+        for ax, frame, seen in zip(line, frames, array, strict=True):
+            ax.imshow(frame.mean(axis=2), extent=extent, cmap="gray")
+            ax.imshow(seen, extent=extent, cmap="magma", vmin=0, vmax=top, alpha=0.6)
+        line[0].set_ylabel(textwrap.fill(name, 14), fontsize=8)
+    _frame_grid(axes)
+    grids = below.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for ax, (name, array) in zip(grids, by_frame.items(), strict=True):
+        grid = pd.DataFrame(array, index=range(1, len(array) + 1), columns=range(1, len(frames) + 1))
+        bar = {"cbar": True, "cbar_kws": {"label": "attention to the frame"}} if ax is grids[-1] else {"cbar": False}
+        sns.heatmap(grid, cmap="magma", vmin=0, vmax=most, ax=ax, **bar)
+        for edge in (layers[0] - 1, layers[1]):
+            ax.axhline(edge, color="white", lw=1, ls=":")
+        ax.set_title(name)
+        ax.set(xlabel="frame", ylabel="layer" if ax is grids[0] else "")
+        ax.tick_params(axis="both", labelsize=7, rotation=0)
+    fig.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    return fig
+
+
+def _long(array: np.ndarray, value: str, *axes: str) -> pd.DataFrame:
+    """An array as one row per cell, with a 1-based column for each of its axes."""
+    places = pd.MultiIndex.from_product([range(1, n + 1) for n in array.shape], names=axes)
+    return pd.Series(array.ravel(), places, name=value).reset_index()
+
+
+def words_table(words: np.ndarray, kinds: dict[str, str]) -> pd.DataFrame:
+    """The words of `words_figure`, one row per layer, frame and cell (all 1-based)."""
+    table = _long(words, "word", "layer", "frame", "row", "column")
+    return table.assign(kind=table["word"].map(kinds).fillna(""))
+
+
+def attention_table(maps: dict[str, np.ndarray]) -> pd.DataFrame:
+    """The numbers of `attention_figure`, one row per layer and frame (both 1-based) and condition."""
+    parts = [_long(array.sum(axis=(2, 3)), "attention", "layer", "frame").assign(condition=name)
+             for name, array in maps.items()]  # fmt: skip
+    return pd.concat(parts)[["layer", "frame", "condition", "attention"]]
+
+
+def query_word(text: str, kinds: dict[str, str]) -> str:
+    """The word of a question to follow: its first temporal keyword, or else its longest word."""
+    words = re.findall(r"\w+", text)
+    return next((word for word in words if kinds.get(word.lower()) == "temporal"), max(words, key=len))

@@ -1,0 +1,192 @@
+"""What a claim is: an effect, an interval over videos, and the verdict that follows from them alone.
+
+A finding of the paper becomes a number that can come out the other way, oriented so that larger supports the finding.
+It is compared with a threshold that was fixed from the paper before any result of this study was seen. The 95 %
+interval entirely above the threshold is "reproduced", entirely below is "not reproduced"; anything else is "undecided",
+with the number of videos that would decide. Layers are 1-based and enter as share of the depth: the window centred at
+layer l of L sits at (l - 0.5)/L. Tasks weigh the same. The findings themselves are in `findings.py`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+
+import numpy as np
+import pandas as pd
+
+from analysis_lib.errors import StudyError
+from analysis_lib.findings import stats
+from analysis_lib.instrument.edges import ROUTES
+
+SMALLEST = 2.0  # % of the answer's probability: the curves that the paper calls flat stay within it
+ORDER = 0.05  # of the depth: a quarter of the smallest distance in table E(b) (13B, 19 %)
+LOSS = 5.0  # points of accuracy: the paper's pathways lose at most 1
+FEWEST = 10  # videos; a bootstrap over fewer says little
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One finding with its measured effect. `n` counts samples, `n_videos` the independent units; `p` is one-sided."""
+
+    name: str
+    statement: str
+    effect: float
+    low: float
+    high: float
+    n: int
+    verdict: str
+    reason: str
+    unit: str
+    threshold: float
+    n_videos: int
+    p: float
+
+    @property
+    def title(self) -> str:
+        """The statement for a figure, with the verdict in front unless it is reproduced."""
+        return self.statement if self.verdict == "reproduced" else f"{self.verdict.capitalize()}: {self.statement}"
+
+    @property
+    def number(self) -> str:
+        """Effect and interval with the decimals that a reader needs, for prose."""
+        return self._number("{0} {3} (95 % interval {1} to {2})")
+
+    @property
+    def brief(self) -> str:
+        """The same in little space."""
+        return self._number("{0} ({1} to {2}) {3}")
+
+    def _number(self, form: str) -> str:
+        if np.isnan(self.effect):
+            return "no effect to locate"
+        numbers = [f"{x:.{2 if 'depth' in self.unit else 1}f}" for x in (self.effect, self.low, self.high)]
+        return form.format(*numbers, self.unit).replace("-", "−")
+
+    def _repr_markdown_(self) -> str:
+        """One paragraph for a notebook."""
+        threshold = f"{self.threshold:g}".replace("-", "−")
+        counts = f"{self.n} samples from {self.n_videos} videos; it counts if above {threshold}"
+        return f"**{self.verdict.capitalize()}: {self.statement}.** Effect: {self.number}, {counts}. {self.reason}"
+
+
+def decide(
+    name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, *, threshold: float, unit: str, because: str,
+    span: float = 0,
+) -> Claim:  # fmt: skip
+    """The verdict on replicates (row 0 the estimate) of an effect measured on `rows`. `span` is the length of the scale
+    of effects that may show no spread (`stats.interval`). An effect that does not exist (NaN) is not reproduced.
+    """
+    n, n_videos = len(rows[["task", "sample_id"]].drop_duplicates()), rows["video"].nunique()
+    if np.isnan(reps.iloc[0]):
+        found, verdict, why, p = (np.nan, np.nan, np.nan), "not reproduced", "", 1.0
+    else:
+        found, p = stats.interval(reps, n=n_videos, span=span), stats.p_above(reps, threshold)
+        verdict, why = _verdict(found, threshold, n_videos)
+    return Claim(name, statement, *found, n, verdict, f"{because} {why}".strip(), unit, threshold, n_videos, p)
+
+
+def _verdict(found: stats.Interval, threshold: float, n_videos: int) -> tuple[str, str]:
+    """Verdict and, where it is not a plain yes, the reason."""
+    if n_videos < FEWEST:
+        return "undecided", f"An interval needs at least {FEWEST} videos."
+    if found[1] > threshold:
+        return "reproduced", ""
+    if found[2] < threshold:
+        return "not reproduced", "The whole interval lies below the threshold."
+    needed = stats.n_to_decide(found, threshold, n_videos)
+    return "undecided", f"About {needed:,} videos would decide." if needed else "The effect lies on the threshold."
+
+
+def finding(name: str, statement: str, threshold: float, unit: str, span: float = 0) -> Callable[..., Callable]:
+    """Make a function of tables that returns an effect (replicates, rows, a sentence with its parts) return a Claim."""
+
+    def judged(measure: Callable) -> Callable[..., Claim]:
+        @wraps(measure)
+        def claim(*tables: pd.DataFrame) -> Claim:
+            reps, rows, because = measure(*tables)
+            because = because.replace(" -0.0 ", " 0.0 ")
+            return decide(name, statement, reps, rows, threshold=threshold, unit=unit, because=because, span=span)
+
+        return claim
+
+    return judged
+
+
+def table(claims: Iterable[Claim]) -> pd.DataFrame:
+    """One row per claim; `p_holm` corrects the one-sided p-values for the number of claims in the table."""
+    frame = pd.DataFrame([vars(claim) | {"brief": claim.brief} for claim in claims])
+    return frame.assign(p_holm=stats.holm(frame["p"]))
+
+
+def by_task(claim: Callable[..., Claim], *tables: pd.DataFrame) -> pd.DataFrame:
+    """The same claim on each task alone; the last table is the baseline, which decides what is analysed."""
+    *measured, baseline = tables
+    tasks = sorted(baseline.loc[baseline["correct"].astype(bool), "task"].unique())
+    found = [claim(*measured, baseline[baseline["task"] == task]) for task in tasks]
+    return table(found).assign(task=tasks).set_index("task")
+
+
+def drops(knockout: pd.DataFrame, baseline: pd.DataFrame, *edge_sets: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Replicates of the mean drop of the answer's probability in % per (edge_set, layer) on correctly answered samples,
+    and the rows they come from. Drops are positive when the answer suffers.
+    """
+    rows = stats.attach(knockout[knockout["edge_set"].isin(edge_sets)], baseline)
+    absent = ", ".join(sorted(set(edge_sets) - set(rows["edge_set"])))
+    if absent:
+        raise StudyError(f"no knockout of {absent} on correctly answered samples is stored; run sweep with these edges")
+    return -stats.across_tasks(stats.replicates(rows, "relative_change", ["edge_set", "task", "layer"])), rows
+
+
+def _depth(curve: pd.DataFrame) -> np.ndarray:
+    """Where the layers (columns) sit, as share of the depth."""
+    layers = np.asarray(curve.columns, float)
+    return (layers - 0.5) / layers.max()
+
+
+def band(curve: pd.DataFrame, low: float, high: float, *, inside: bool = True) -> pd.Series:
+    """Mean of a curve over the layers whose centre lies inside, or outside, (low, high] of the depth."""
+    depth = _depth(curve)
+    return curve.loc[:, ((depth > low) & (depth <= high)) == inside].mean(axis=1)
+
+
+def centre(curve: pd.DataFrame) -> pd.Series:
+    """Mean depth of a drop, weighted with it; NaN if it stays below `SMALLEST`: what does not happen has no place."""
+    weight = curve.clip(lower=0.0)
+    place = (weight * _depth(curve)).sum(axis=1) / weight.sum(axis=1).where(lambda w: w > 0)
+    return place if weight.iloc[0].max() >= SMALLEST else place * np.nan
+
+
+def crossing(curve: pd.DataFrame) -> pd.Series:
+    """Depth at which a rising curve first reaches half of its last value, interpolated between layers."""
+    values, layers = curve.to_numpy(float), np.asarray(curve.columns, float)
+    goal = values[:, -1:] / 2
+    first = (values >= goal).argmax(axis=1)  # the last layer always reaches the goal
+    rows, before = np.arange(len(values)), np.maximum(first - 1, 0)
+    rise = values[rows, first] - values[rows, before]
+    step = np.where(rise > 0, (goal[:, 0] - values[rows, before]) / np.where(rise > 0, rise, 1), 1.0)
+    at = layers[before] + step * (layers[first] - layers[before])
+    return pd.Series(at / layers.max(), index=curve.index)
+
+
+def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """`task, sample_id, video, pathway, correct` of the baseline's samples; the untouched model is pathway "full"."""
+    samples = ["task", "sample_id"]
+    full = baseline.merge(pathway[samples].drop_duplicates()).assign(pathway="full")
+    return pd.concat([full, pathway.merge(full[samples])])[[*samples, "video", "pathway", "correct"]]
+
+
+def effective_ranges(knockout: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """First and last open layer (1-based) of each route by the paper's rule: bins of layers with a mean drop above 5 %.
+
+    Bins are 5 of 32 layers wide, or the same share of a small depth. The range runs from the first to the last such
+    bin; a route without one keeps its strongest. The paper takes Action Antonym alone; here tasks weigh the same.
+    """
+    curves, _ = drops(knockout, baseline, *ROUTES.values())
+    n_layers = int(knockout["layer"].max())
+    size = 5 if n_layers >= 24 else max(1, round(5 * n_layers / 32))
+    ranges = {}
+    for name, route in ROUTES.items():
+        bins = curves[route].iloc[0].groupby(lambda layer: (layer - 1) // size).mean()
+        kept = bins.index[bins > 5] if (bins > 5).any() else [bins.idxmax()]
+        ranges[name] = (kept[0] * size + 1, min((kept[-1] + 1) * size, n_layers))
+    return ranges

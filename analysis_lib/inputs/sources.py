@@ -1,0 +1,233 @@
+"""From NAME:ROOT to annotation items and video paths on disk.
+
+ROOT is a folder that holds a benchmark as published, or a hub id with its commit (owner/name@COMMIT), which the hub
+client downloads or finds in its cache. Annotations come from elsewhere and are not trusted: a path in them that is
+absolute, climbs with `..`, or reaches through a link out of the benchmark is refused before anything is read there.
+What is wrong with a whole download ends in one StudyError, what is wrong with one item in a SampleError.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.inputs.formats import Format
+from analysis_lib.inputs.hub import ARCHIVES, fetch
+
+HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@(\w+))?")
+
+
+@dataclass(frozen=True)
+class Root:
+    """A benchmark's folder, and the folder that nothing read may leave (the same, or the hub's cache of this set)."""
+
+    folder: Path
+    fence: Path
+
+
+def find_root(name: str, given: str, form: Format) -> Root:
+    """The folder of `NAME:given`. StudyError if there is none, or it does not hold the annotations of this format."""
+    where = " or ".join(form.annotations)
+    if not given:
+        raise StudyError(f"the benchmark {name} needs its folder: {name}:ROOT, where ROOT holds {where}")
+    folder, hub = Path(given).expanduser(), HUB_ID.fullmatch(given)
+    if not folder.exists() and hub:
+        snapshot = fetch(name, *hub.groups(), form)
+        root = Root(snapshot, snapshot.resolve().parent.parent)  # its files are links into the cache of this set
+        if not annotation_files(root, form):
+            raise StudyError(f"{given} holds no {where}; is it a copy of {form.title} as published?")
+        return root
+    if not folder.is_dir():
+        raise StudyError(f"there is no folder {folder}; {name}:ROOT needs ROOT/{where}")
+    root = Root(folder.resolve(), folder.resolve())
+    if not annotation_files(root, form):
+        near = [other for other in [*_subfolders(folder), folder.resolve().parent] if _matches(other, form)]
+        fix = f", but {near[0]} does: use {name}:{near[0]}" if near else f"; {name}:ROOT needs ROOT/{where}"
+        raise StudyError(f"{folder} holds no {where}{fix}")
+    return root
+
+
+def annotation_files(root: Root, form: Format) -> list[Path]:
+    """The annotation files below ROOT, sorted. StudyError if one lies outside, or a single one has rivals."""
+    files = _matches(root.folder, form)
+    for file in files:
+        if not file.resolve().is_relative_to(root.fence):
+            raise StudyError(f"{file} is a link that leaves {root.folder}; put the file itself there")
+    if form.strict and len(files) > 1:
+        raise StudyError(f"{root.folder} holds {', '.join(f.name for f in files)}; keep one file of questions there")
+    return files
+
+
+def task_names(root: Root, form: Format) -> list[str]:
+    """The tasks of a download, sorted (the published order)."""
+    if form.task:
+        return sorted(read_items(root, form))
+    return sorted(task for task in map(_task_of(form), annotation_files(root, form)) if _is_placed(task, form))
+
+
+def read_items(root: Root, form: Format, tasks: Collection[str] | None = None) -> dict[str, list[Any]]:
+    """The items of each task in file order, those that hold several questions taken apart.
+
+    Raises StudyError for a file that cannot be read, that lacks a field in all its items, or that repeats an id.
+    """
+    found: dict[str, list[Any]] = {}
+    for file in annotation_files(root, form):
+        task = _task_of(form)(file)
+        if not form.task and (not _is_placed(task, form) or (tasks is not None and task not in tasks)):
+            continue
+        items = [question for item in _read(file, form) for question in form.expand(item)]
+        _check_fields(file, items, form)
+        for number, item in enumerate(items, 1):
+            found.setdefault(_task_field(file, number, item, form) if form.task else task, []).append(item)
+    return found if tasks is None else {task: items for task, items in found.items() if task in tasks}
+
+
+def fields_of(form: Format) -> set[str]:
+    """The fields without which no question can be made."""
+    named = {name for _, name, _, _ in Formatter().parse(form.videos) if name} - {"task", "folder"}
+    return named | {name for name in (form.question, form.options, form.answer, form.task) if name} - {*form.optional}
+
+
+def video_of(root: Root, form: Format, task: str, item: Any) -> tuple[Path, str]:
+    """Where an item's video is to be, and its name inside the benchmark. SampleError if the path is refused."""
+    named = [name for _, name, _, _ in Formatter().parse(form.videos) if name not in (None, "task", "folder")]
+    values = {name: text_of(item, name) for name in named}
+    for value in values.values():
+        if value.startswith(("/", "\\", "~")) or re.match(r"\w:[\\/]", value) or ".." in re.split(r"[\\/]", value):
+            raise SampleError(f"the path {value!r} leaves the benchmark's folder; nothing outside of it is read")
+    inside = form.videos.format(task=task, folder=form.folders.get(task, ""), **values)
+    path = root.folder / inside
+    ended = [path.with_name(path.name + ending) for ending in form.endings] or [path]
+    path = next((candidate for candidate in ended if os.path.exists(candidate)), ended[0])  # False for any bad name
+    _check_links(root, path, inside)
+    return path, inside.partition("/")[2]
+
+
+def text_of(item: Any, key: str) -> str:
+    """A field that must hold text."""
+    value = item.get(key) if isinstance(item, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise SampleError(f"the item has no {key}" if not value else f"the item's {key} is not text")
+    return value
+
+
+def packed(root: Root) -> str:
+    """Where missing videos may be packed, and what to do; empty if there is no sign of it."""
+    if root.fence != root.folder.resolve():
+        return "the hub may hold the videos in archives: `hf download` them into a folder, unpack, and use that folder"
+    found = sorted(str(f.relative_to(root.folder)) for kind in ARCHIVES for f in root.folder.rglob(kind))
+    return f"unpack {', '.join(found[:3])}{' and others' if len(found) > 3 else ''}" if found else ""
+
+
+def _check_links(root: Root, path: Path, inside: str) -> None:
+    """Refuse a video, or a picture in a folder of frames, that lies outside of the benchmark."""
+    try:
+        files = [path, *(path.iterdir() if path.is_dir() else ())]
+        left = any(not file.resolve().is_relative_to(root.fence) for file in files)
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that no file can have
+        raise SampleError(f"the path {inside!r} cannot be followed") from error
+    if left:
+        raise SampleError(f"{inside} is a link that leaves the benchmark's folder; nothing outside of it is read")
+
+
+def _matches(folder: Path, form: Format) -> list[Path]:
+    """The files of the first pattern that matches; all patterns together where any file would do (one is allowed)."""
+    found = [sorted(f for f in folder.glob(p) if f.name[0] != ".") for p in form.annotations]  # no ._x.json of a Mac
+    return sum(found, []) if form.strict else next(filter(None, found), [])
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir())
+
+
+def _task_of(form: Format) -> Callable[[Path], str]:
+    """A function that gives the part of an annotation file's name for which `*` stands."""
+    before, _, after = form.annotations[0].rpartition("/")[2].partition("*")
+    return lambda file: file.name.removeprefix(before).removesuffix(after)
+
+
+def _is_placed(task: str, form: Format) -> bool:
+    return not form.folders or task in form.folders
+
+
+def _task_field(file: Path, number: int, item: Any, form: Format) -> str:
+    """The task that an item names; without one, the file's name where that is allowed."""
+    task = item.get(form.task) if isinstance(item, dict) else None
+    if task is None and form.task in form.optional:
+        task = file.stem
+    if not isinstance(task, str) or not task.strip() or re.search(r"[,/\\]", task):
+        raise StudyError(f"{file}, item {number}: its {form.task} {task!r} is not a name without commas and slashes")
+    return task.strip()
+
+
+def _read(file: Path, form: Format) -> list[Any]:
+    """The items of one file: a list, or a JSON object that maps ids to items."""
+    try:
+        items = _parse(file)
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        kind = "parquet" if file.suffix == ".parquet" else file.suffix.lstrip(".").upper()
+        fix = "mend it" if form.strict else "download it again"
+        raise StudyError(f"{file} cannot be read as {kind} ({error}); {fix}") from error
+    if isinstance(items, dict) and all(isinstance(item, dict) for item in items.values()):
+        items = list(items.values())
+    if not isinstance(items, list) or not items:
+        raise StudyError(f"{file} must hold a list of questions")
+    ids = Counter(str(item[form.identity]) for item in items if isinstance(item, dict) and form.identity in item)
+    twice = [name for name, count in ids.items() if count > 1]
+    if twice:
+        raise StudyError(f"{file} holds the {form.identity} {twice[0]!r} twice; download it again, or remove one")
+    return items
+
+
+def _parse(file: Path) -> Any:
+    if file.suffix == ".parquet":
+        import pyarrow.parquet  # heavy
+
+        return pyarrow.parquet.read_table(file).to_pylist()
+    text = file.read_text(encoding="utf-8-sig")
+    if file.suffix == ".csv":
+        return [_csv_item(row) for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)]
+    if file.suffix == ".jsonl":
+        return [json.loads(line, object_pairs_hook=_unique) for line in text.split("\n") if line.strip()]
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of two equal keys a plain dict would hide the first."""
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} is there twice")
+    return dict(pairs)
+
+
+def _csv_item(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without its empty cells; options are a JSON list, or texts with | between."""
+    if None in row:
+        raise ValueError(f"a row has more cells than the header: {row[None]}")
+    item = {key.strip(): cell.strip() for key, cell in row.items() if cell and cell.strip()}
+    options = item.get("options", "")
+    split = json.loads(options) if options.startswith("[") else [part.strip() for part in options.split("|")]
+    return item | ({"options": split} if options else {})
+
+
+def _check_fields(file: Path, items: list[Any], form: Format) -> None:
+    dicts = [item for item in items if isinstance(item, dict)]
+    held = {key for item in dicts for key in item}
+    needed = fields_of(form)
+    if dicts and needed - held:
+        lacks = ", ".join(sorted(needed - held))
+        raise StudyError(f"{file}: no item has {lacks}; the fields there are {', '.join(sorted(held))}")
+    unknown = sorted(held - needed - {*form.optional}) if form.strict else []
+    if unknown:
+        known = ", ".join(sorted({*needed, *form.optional}))
+        raise StudyError(f"{file}: unknown fields {', '.join(unknown)}; known: {known}")

@@ -1,0 +1,138 @@
+"""Reaching into attention without changing the model: cutting edges, and measuring what attention did.
+
+Cutting: a pre-hook on a layer's attention module ANDs our mask with the mask that the model built for that layer (and
+builds the causal one where the model relies on the kernel for it). The model's own limits, such as sliding windows,
+therefore stay. Measuring: for the time of a `with` block the decoder calls an attention function of ours, which runs
+the very same SDPA kernel and beside it computes the weights in float32 from the queries, keys and mask that arrived.
+Both undo themselves whatever happens inside the block.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from analysis_lib.errors import StudyError
+from analysis_lib.models.families import check_kernel
+from analysis_lib.models.loading import VideoLLM, decoder_layers
+
+_NAME = "flow_measured"
+_observers: list[tuple[set[int], Callable]] = []  # attention modules and what to call; the innermost block observes
+
+
+@contextmanager
+def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor]) -> Iterator[Counter]:
+    """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, H or 1, n, n) bool, True =
+    cut, in each query head or in all.
+
+    Yields a Counter of how often each layer's mask was applied. Raises StudyError if a layer cannot be cut.
+    """
+    check_kernel(vlm.hf)
+    fired: Counter = Counter()
+    handles = []
+    try:
+        for layer, blocked in layer_masks.items():
+            attention = getattr(decoder_layers(vlm)[layer - 1], "self_attn", None)
+            if attention is None:
+                raise StudyError(f"layer {layer} has no self-attention, so no edge can be cut there")
+            handles.append(attention.register_forward_pre_hook(_cut(layer, blocked, fired), with_kwargs=True))
+        yield fired
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cut(layer: int, blocked: torch.Tensor, fired: Counter) -> Callable:
+    def hook(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if "attention_mask" not in kwargs:
+            raise StudyError(f"layer {layer} takes no attention mask, so no edge can be cut there")
+        own = kwargs["attention_mask"]
+        opened = ~blocked.to((args[0] if args else kwargs["hidden_states"]).device)  # layers may lie on several
+        if own is None:  # the kernel would have applied causality by itself
+            mask = opened & torch.ones_like(opened[0, 0]).tril()
+        else:
+            mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & opened)
+        fired[layer] += 1
+        return args, {**kwargs, "attention_mask": mask}
+
+    return hook
+
+
+def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
+    """`seen` (…, n) bool, True = open, in the form of the model's own mask: bool, or what is added to scores.
+
+    A bool mask gives a row without open keys the output 0. An added one would let such a row read all keys alike, the
+    future too, so a cut that leaves a row without any is refused there.
+    """
+    if own is None or own.dtype == torch.bool:
+        return seen
+    if not bool(seen.any(-1).all()):
+        raise StudyError(
+            "a position is left without any key, which attention kernel 'eager' turns into reading everything; load "
+            "the model with attn_implementation sdpa, where such a row outputs 0"
+        )
+    return torch.zeros(seen.shape, dtype=own.dtype, device=own.device).masked_fill(~seen, torch.finfo(own.dtype).min)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one layer's attention did: 1-based `layer`, float32 `weights` (B, heads, n, n), and the largest difference
+    between the kernel's output and weights times values."""
+
+    layer: int
+    weights: torch.Tensor
+    kernel_difference: float
+
+
+@contextmanager
+def measured_attention(
+    vlm: VideoLLM, observe: Callable[[Seen], None], layers: Collection[int] | None = None
+) -> Iterator[None]:
+    """Call `observe` after each decoder layer's attention inside the block, or only after some (1-based `layers`). The
+    model's outputs do not change.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    # Both registries need the name: without a mask function of that name the model would build no mask at all.
+    AttentionInterface.register(_NAME, _measured_sdpa)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    number = {id(layer.self_attn): i for i, layer in enumerate(decoder_layers(vlm), start=1)}
+    config = vlm.hf.get_decoder().config
+    before = config._attn_implementation
+    wanted = {id(layer.self_attn) for i, layer in enumerate(decoder_layers(vlm), 1) if layers is None or i in layers}
+    _observers.append((wanted, lambda module, weights, gap: observe(Seen(number[id(module)], weights, gap))))
+    try:
+        config._attn_implementation = _NAME
+        yield
+    finally:
+        config._attn_implementation = before
+        _observers.pop()
+
+
+def _measured_sdpa(module, query, key, value, attention_mask, **kwargs):
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # (B, n, heads, dh)
+    wanted, observe = _observers[-1]
+    if id(module) not in wanted:
+        return output, None
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (x.float().repeat_interleave(groups, 1) for x in (key, value))  # (B, heads, n, dh)
+    scores = query.float() @ keys.mT * (kwargs.get("scaling") or query.shape[-1] ** -0.5)  # (B, heads, n, n)
+    if attention_mask is None:
+        scores = scores.masked_fill(~torch.ones_like(scores[0, 0], dtype=torch.bool).tril(), -torch.inf)
+    elif attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    else:
+        scores = scores + attention_mask.float()
+    weights = scores.softmax(-1).nan_to_num(
+        0.0
+    )  # SDPA gives a row without open keys the output 0, so its weights are 0
+    gap = ((weights @ values).transpose(1, 2) - output.float()).abs().max()
+    observe(module, weights, float(gap))
+    return output, None

@@ -1,0 +1,179 @@
+"""Prompt text of a question about a video, byte for byte as the models were tuned on it.
+
+A prompt is: system text, the video's placeholder, the question block, an instruction, and the start of the answer. With
+options it ends in an open parenthesis, so that the very next token is a letter; an open-ended question has a sentence
+to complete there, or nothing. Text is assembled from pieces, and the character span of each piece is noted as it is
+laid down. Token roles follow from these spans, so nothing is ever searched for in decoded text. Source of the layouts:
+MVBench's and Video-ChatGPT's public protocols, as PLLaVA and the paper use them (paper, appendices B and H).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from analysis_lib.errors import SampleError, StudyError
+
+if TYPE_CHECKING:
+    from analysis_lib.inputs.benchmarks import Sample
+
+LETTERS = "ABCDEFGH"
+CONTENT = "@@QUESTION@@"  # stands for the question block in a rendered chat template
+
+_WATCH = (
+    "Carefully watch the video and pay attention to the cause and sequence of events, "
+    "the detail and movement of objects, and the action and pose of persons. "
+    "Based on your observations, "
+)
+_SELECT = f"{_WATCH}select the best option that accurately addresses the question.\n"
+_CHAT = (  # one space is missing in the published text
+    "You are Video-ChatGPT, a large vision-language assistant. You are able to understand the video content that the "
+    "user provides, and assist the user with a variety of tasks using natural language."
+    "Follow the instructions carefully and explain your answers in detail based on the provided video."
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The turns of a family of models. `placeholder` is the one token that stands for all video tokens."""
+
+    user: str
+    assistant: str
+    before_video: str
+    placeholder: str
+    after_video: str
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "mvbench": Protocol("USER: ", "ASSISTANT:", "", "<image>", "\n"),  # Vicuna backbones
+    "mvbench-phi3": Protocol("<|user|>\n", "<|assistant|>\n", "<img>", "<IMG_CONTEXT>", "</img>\n"),
+}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What is said in the turns: the label before the question, the end of its block, an instruction, and how the
+    answer starts (before the question's own `stem`)."""
+
+    system: str
+    label: str = "Question: "
+    block_end: str = ""
+    instruction: str = ""
+    answer_start: str = ""
+
+
+WORDINGS: dict[str, Wording] = {
+    "options": Wording(_SELECT, instruction="\nOnly give the best option.", answer_start="Best option:("),
+    "completion": Wording(f"{_WATCH}answer the question concisely.\n", block_end="\n"),  # paper, B.1
+    "chat": Wording(_CHAT, label=""),  # paper, B.2
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a prompt needs of a question; a `Sample` has these fields too. Without options it is open-ended."""
+
+    question: str
+    options: tuple[str, ...] = ()
+    answer: int = 0
+    wording: str = "options"
+    stem: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and the half-open character spans of its parts.
+
+    `spans` has "image" (the placeholder), "question" (the bare sentence), "option A", … (letter and text, no line
+    break), "question_block" (from the label `Question:` to the end of the last option)."""
+
+    text: str
+    spans: dict[str, tuple[int, int]]
+
+
+class _Pen:
+    """Lays text down and notes where named pieces came to lie."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.spans: dict[str, tuple[int, int]] = {}
+
+    def write(self, piece: str, name: str | None = None) -> None:
+        if name is not None:
+            self.spans[name] = (len(self.text), len(self.text) + len(piece))
+        self.text += piece
+
+
+def build_prompt(sample: Sample | Asked, protocol: str) -> Prompt:
+    """The prompt of one sample. Turns are joined by one space, as published.
+
+    Raises SampleError for a sample that cannot be asked (no question, one option, too many, a placeholder in its
+    text), StudyError for an unknown protocol or wording.
+    """
+    if protocol not in PROTOCOLS:
+        raise StudyError(f"unknown prompt protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    parts = PROTOCOLS[protocol]
+    words = _check_sample(sample, parts.placeholder)
+    pen = _Pen()
+    pen.write(f"{words.system} {parts.user}{parts.before_video}")
+    pen.write(parts.placeholder, "image")
+    pen.write(f"{parts.after_video} {parts.user}")
+    _write_block(pen, sample, words)
+    said = f"{words.block_end} {words.instruction} " if words.instruction else f"{words.block_end} "
+    pen.write(said + parts.assistant)
+    pen.write(words.answer_start + sample.stem)
+    return Prompt(pen.text, pen.spans)
+
+
+def build_chat_prompt(sample: Sample | Asked, template: str, placeholder: str) -> Prompt:
+    """The prompt of one sample in a model's own chat template, `template`, rendered with CONTENT for the question.
+
+    The instruction and the start of the answer are those of the other protocols. Raises SampleError as `build_prompt`
+    does, StudyError if the template loses the video or the question, or shows the question first.
+    """
+    words = _check_sample(sample, placeholder)
+    before, _, after = template.partition(CONTENT)
+    if template.count(CONTENT) != 1 or before.count(placeholder) != 1 or placeholder in after:
+        raise StudyError(
+            f"the chat template must show one video ({placeholder}) and then the question, but renders as {template!r}"
+        )
+    pen = _Pen()
+    pen.write(before[: before.index(placeholder)])
+    pen.write(placeholder, "image")
+    pen.write(before[before.index(placeholder) + len(placeholder) :])
+    _write_block(pen, sample, words)
+    pen.write(f"{words.block_end}{words.instruction}{after}")
+    pen.write(words.answer_start + sample.stem)
+    return Prompt(pen.text, pen.spans)
+
+
+def expanded(prompt: Prompt, replacement: str) -> Prompt:
+    """The prompt with its placeholder replaced by the text that a processor puts there."""
+    start, stop = prompt.spans["image"]
+    by = len(replacement) - (stop - start)
+    spans = {name: tuple(at + by * (at >= stop) for at in span) for name, span in prompt.spans.items()}
+    return Prompt(prompt.text[:start] + replacement + prompt.text[stop:], spans)
+
+
+def _write_block(pen: _Pen, sample: Sample | Asked, words: Wording) -> None:
+    start = len(pen.text)
+    pen.write(words.label)
+    pen.write(sample.question, "question")
+    pen.write("\nOptions:" if sample.options else "")
+    for letter, option in zip(LETTERS, sample.options, strict=False):
+        pen.write("\n")
+        pen.write(f"({letter}) {option}", f"option {letter}")
+    pen.spans["question_block"] = (start, len(pen.text))
+
+
+def _check_sample(sample: Sample | Asked, placeholder: str) -> Wording:
+    """How the sample is worded, if it can be asked."""
+    if sample.wording not in WORDINGS:
+        raise StudyError(f"unknown wording {sample.wording!r}; known: {', '.join(WORDINGS)}")
+    if not sample.question.strip():
+        raise SampleError("the question is empty")
+    if sample.wording == "options" and not 2 <= len(sample.options) <= len(LETTERS):
+        raise SampleError(f"{len(sample.options)} options; a question needs 2 to {len(LETTERS)}")
+    if any(placeholder in text for text in (sample.question, *sample.options, sample.stem)):
+        raise SampleError(f"the question or an answer contains {placeholder!r}, which stands for the video")
+    return WORDINGS[sample.wording]

@@ -1,0 +1,4 @@
+"""What runs and sums up the study: executed notebooks, the numbers in README.md, the cost of a sweep.
+
+In: settings of the command line. Out: executed notebooks, blocks of README.md, data/bench. May import every other room.
+"""

@@ -1,0 +1,93 @@
+"""Writes numbers into README.md, between marks, from stored results alone: the findings, and the cost of a sweep."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from analysis_lib import paths
+from analysis_lib.errors import StudyError
+from analysis_lib.findings import stored as overview
+
+BEGIN, END = "<!-- findings: written by `make readme` -->\n", "<!-- end of findings -->\n"
+# The notebook that measures each finding of the paper, its statement, and the claims (by name) that make it up.
+FINDINGS = {
+    "01_cross_frame_interaction": (
+        "Temporal reasoning starts with cross-frame interaction in early-to-middle layers",
+        ("cross-frame early", "video training", "first half decides")),
+    "02_video_language_integration": (
+        "Then video and language meet in middle layers, on temporal words",
+        ("integration in the middle", "integration before answer", "temporal words later")),
+    "03_answer_emergence": (
+        "Then the answer is ready in middle-to-late layers",
+        ("answer in the second half", "answer after integration", "true option dominates")),
+    "04_effective_pathways": (
+        "Keeping only these pathways keeps the accuracy",
+        ("pathway keeps accuracy", "pathway beats random", "most edges closed")),
+}  # fmt: skip
+
+
+def findings_block() -> str:
+    """Markdown: the embedded model's accuracy, and one row per finding with each claim's effect and verdict."""
+    table = overview.across_models("embedded", model="embedded", image_model="embedded-image")
+    own = table[table["model"] == "embedded"].set_index("name")
+    able = own.loc["above chance"]
+    text = f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.\n\n"
+    text += "| finding of the paper | measured here | notebook |\n|---|---|---|\n"
+    for notebook, (statement, names) in FINDINGS.items():
+        measured = own.loc[[name for name in names if name in own.index]].itertuples()
+        said = "<br>".join(f"{claim.statement}: {claim.brief}, **{claim.verdict}**" for claim in measured)
+        text += f"| {statement} | {said} | [{notebook[:2]}](notebooks/executed/embedded/{notebook}.ipynb) |\n"
+    return text
+
+
+def cost_block() -> str:
+    """Markdown: seconds of one sweep on the embedded model, and operations of one in the 7B shape, by procedure."""
+    table = pd.read_csv(paths.DATA / "bench" / "cpu.csv")
+    costs = table.set_index(["model", "edge_sets", "procedure"]).sort_index()
+    large = costs.loc["LLaVA-NeXT-7B shape", "all"]["gflop"] / 1e3
+    memory = table["gpu_memory_mb"].max() / 1024
+    texts = [_embedded_cost(threads, rows) for threads, rows in costs.loc["embedded"].groupby("threads")]
+    return (
+        f"A sweep on the embedded model:\n\n{''.join(texts)}\nCounted for the shape of LLaVA-NeXT-7B, in 10¹² "
+        f"operations: {_costs(large, ',.0f')}; its exact sweep holds {memory:.0f} GiB at most beyond the weights.\n"
+    )
+
+
+def _embedded_cost(threads: int, rows: pd.DataFrame) -> str:
+    """A list item: seconds of a sweep on so many CPU threads."""
+    last = rows.loc["into last"]["seconds"]
+    return (
+        f"- {threads} CPU thread{'s' * (threads > 1)}: {_costs(rows.loc['all']['seconds'], '.2f', ' s')}. Into the "
+        f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. "
+        f"{rows['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations.\n"
+    )
+
+
+def _costs(cost: pd.Series, form: str, unit: str = "") -> str:
+    """The three procedures' costs, and how many times that of `exact` the others have."""
+    texts = [f"{cost['exact']:{form}}{unit} exact"]
+    for name in ("full", "published"):
+        texts.append(f"{cost[name]:{form}}{unit} {name} ({cost[name] / cost['exact']:.1f} times)")
+    return ", ".join(texts)
+
+
+BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
+    (BEGIN, END): findings_block,
+    ("<!-- cost: written by `make readme` -->\n", "<!-- end of cost -->\n"): cost_block,
+}
+
+
+def write_readme(path: Path = paths.ROOT / "README.md") -> None:
+    """Replace the blocks between the marks. StudyError if marks are not there once each."""
+    text = path.read_text()
+    for (begin, end), block in BLOCKS.items():
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise StudyError(f"{path} must hold the marks {begin.strip()} and {end.strip()} once each")
+        before, rest = text.split(begin)
+        text = before + begin + block() + end + rest.split(end)[1]
+    path.write_text(text)
+
+
+if __name__ == "__main__":
+    write_readme()

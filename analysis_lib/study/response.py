@@ -1,0 +1,176 @@
+"""Knockouts on a model's own open-ended answer, at its first verbs (paper, B.2).
+
+The model answers in full, token by token. At each of its first three verbs the answer is cut off just before the verb:
+what was said so far becomes part of the prompt, the verb is the token to be predicted, and the token before it is the
+last position. Then video, question and the response so far are cut from each other. The later the verb, the more the
+model can read from its own words. The published code looks for verbs among the strings of one or two tokens; here a
+tagger reads the whole text, and a verb's first token is the anchor. No curve is dropped for its sign.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.instrument.exact import recorded_states
+from analysis_lib.models.loading import Inputs, VideoLLM, decode, unembed
+from analysis_lib.study.cuts import cut_rows, layers_of
+
+if TYPE_CHECKING:
+    from analysis_lib.study.measure import Answer, Rows, Settings
+
+EDGE_SETS = ("video->question", "video->response", "video->last", "question->last", "response->last")
+ANCHORS, LONGEST = 3, 256  # verbs followed, tokens of an answer
+BE = frozenset("be am is are was were been being 's 're 'm".split())
+HELPING = frozenset("have has had having do does did".split())
+
+
+def response_knockouts(answer: Answer, settings: Settings) -> Rows:
+    """One row per verb, edge set and window. `anchor` counts verbs from 1, `word` is the verb's first token.
+
+    Raises SampleError for an answer with fewer than three verbs that two tokens were said before.
+    """
+    vlm, said = answer.vlm, generate(answer.vlm, answer.inputs)
+    verbs = [at for at in verb_tokens(vlm.tokenizer, said) if at > 1]
+    if len(verbs) < ANCHORS:
+        raise SampleError(f"the model's answer has {len(verbs)} verbs to follow; {ANCHORS} are needed")
+    parts: list[Rows] = []
+    for number, at in enumerate(verbs[:ANCHORS], start=1):
+        cut_off = _cut_off(answer, said, at, follows_verb=at - 2 in verbs)
+        own = {"anchor": number, "word": vlm.tokenizer.decode([said[at]])}
+        cuts = [
+            (own | {"edge_set": name, **layers_of(window)}, window) for name in EDGE_SETS for window in settings.windows
+        ]
+        parts.append(cut_rows(cut_off, f"response {number}", cuts, settings))
+    return {table: [row for part in parts for row in part[table]] for table in ("response", "receipts")}
+
+
+def _cut_off(answer: Answer, said: Sequence[int], at: int, *, follows_verb: bool) -> Answer:
+    """The sample with its answer up to token `at`, which is to be predicted.
+
+    As published, the token just before the last one stays open to it (role `open_response`), unless it is a verb.
+    """
+    inputs = continued(answer.vlm, answer.inputs, said[:at])
+    if not follows_verb and at > 2:
+        names = (*inputs.roles.names[:-2], "open_response", "last")
+        inputs.roles = replace(inputs.roles, names=names)
+    inputs.letter_ids = [said[at]]
+    found = type(answer)(answer.vlm, answer.sample, answer.clip, inputs, recorded_states(answer.vlm, inputs))
+    if found.token != said[at]:
+        raise SampleError("the model says something else when its answer is put into the prompt")
+    return found
+
+
+def continued(vlm: VideoLLM, inputs: Inputs, said: Sequence[int]) -> Inputs:
+    """The prompt with the tokens of an answer appended, as they were said: nothing is encoded again.
+
+    Raises StudyError for a model that takes an argument per position whose continuation is not known.
+    """
+    tokens = torch.tensor([list(said)], device=inputs.embeds.device)  # (1, k)
+    embeds = vlm.hf.get_input_embeddings()(tokens).to(inputs.embeds.dtype)  # (1, k, d)
+    texts = [vlm.tokenizer.decode([token]) for token in said]
+    ends = [len(inputs.roles.text) + sum(map(len, texts[: i + 1])) for i in range(len(said))]
+    spans = [(end - len(text), end) for end, text in zip(ends, texts, strict=True)]
+    roles = replace(
+        inputs.roles,
+        names=(*inputs.roles.names[:-1], "tail", *["response"] * (len(said) - 1), "last"),
+        spans=(*inputs.roles.spans, *spans),
+        text=inputs.roles.text + "".join(texts),
+    )
+
+    def grown(given: dict[str, Any] | None) -> dict[str, Any] | None:
+        return given and {name: _grown(name, value, inputs.n, tokens) for name, value in given.items()}
+
+    return replace(
+        inputs,
+        input_ids=[*inputs.input_ids, *said],
+        embeds=torch.cat([inputs.embeds, embeds], 1),  # (1, n + k, d)
+        roles=roles,
+        n=inputs.n + len(said),
+        decoder_kwargs=grown(inputs.decoder_kwargs) or {},
+        model_inputs=grown(inputs.model_inputs),
+    )
+
+
+def _grown(name: str, value: Any, n: int, tokens: torch.Tensor) -> Any:
+    """An argument of a model, or of its decoder, for k more positions of text."""
+    if not torch.is_tensor(value) or not value.ndim or value.shape[-1] != n:
+        return value
+    if name == "input_ids":
+        more = tokens
+    elif name == "position_ids":
+        more = value[..., -1:] + torch.arange(1, tokens.shape[1] + 1, device=value.device)  # (..., 1, k)
+    elif name in ("attention_mask", "mm_token_type_ids", "visual_pos_masks") and value.ndim == 2:
+        more = torch.full_like(value[:, :1], name == "attention_mask").expand(-1, tokens.shape[1])  # (1, k)
+    else:
+        raise StudyError(f"it is not known how {name!r} goes on after the prompt, so open-ended answers cannot be cut")
+    return torch.cat([value, more.to(value.dtype)], -1)
+
+
+@torch.no_grad()
+def generate(vlm: VideoLLM, inputs: Inputs, longest: int = LONGEST) -> list[int]:
+    """The tokens of the model's greedy answer, without the one that ends it."""
+    from transformers import DynamicCache
+
+    cache, said = DynamicCache(), []
+    positions = inputs.decoder_kwargs.get("position_ids")  # (..., 1, n), of models that do not simply count
+    hidden = decode(vlm, inputs, past_key_values=cache, use_cache=True)  # (1, n, d)
+    ends = _ends(vlm)
+    while len(said) < longest:
+        token = int(unembed(vlm, hidden[:, -1], norm=False).argmax())
+        if token in ends:
+            break
+        said.append(token)
+        embeds = vlm.hf.get_input_embeddings()(torch.tensor([[token]], device=vlm.device))  # (1, 1, d)
+        where: dict[str, Any] = {} if positions is None else {"position_ids": positions[..., -1:] + len(said)}
+        step = vlm.hf.get_decoder()(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **where)
+        hidden = step.last_hidden_state
+    return said
+
+
+def _ends(vlm: VideoLLM) -> set[int]:
+    """The tokens that end an answer."""
+    given = getattr(vlm.hf.generation_config, "eos_token_id", None)
+    given = vlm.tokenizer.eos_token_id if given is None else given
+    return set(given) if isinstance(given, list) else {given}
+
+
+def verb_tokens(tokenizer: Any, said: Sequence[int]) -> list[int]:
+    """Indices of the tokens with which verbs begin, in order; forms of be, have and do that help another verb, and
+    all forms of be, do not count.
+    """
+    pieces = [tokenizer.decode(said[: i + 1]) for i in range(len(said))]
+    text = pieces[-1] if pieces else ""
+    starts = [0, *map(len, pieces)]
+    found = []
+    for start, stop in _verbs(text):
+        first = next((i for i in range(len(said)) if starts[i] < stop and starts[i + 1] > start), None)
+        if first is not None and first not in found:
+            found.append(first)
+    return found
+
+
+def _verbs(text: str) -> list[tuple[int, int]]:
+    """Half-open character spans of the verbs of an English text, by TextBlob's tagger."""
+    from textblob.en import tag
+
+    found, at = [], 0
+    with warnings.catch_warnings():  # it leaves its lexicon's file open
+        warnings.simplefilter("ignore", ResourceWarning)
+        tagged = tag(text)
+    for i, (word, kind) in enumerate(tagged):
+        place = re.compile(re.escape(word)).search(text, at)
+        if not place:  # the tagger writes some signs in its own way
+            continue
+        at = place.end()
+        before_verb = any(later.startswith("VB") for _, later in tagged[i + 1 : i + 3])
+        helps = word.lower() in BE or (word.lower() in HELPING and before_verb)
+        if kind.startswith("VB") and not helps:
+            found.append(place.span())
+    return found

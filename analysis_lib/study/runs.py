@@ -1,0 +1,257 @@
+"""The sweep over samples that notebooks and the command line call, and what they get back.
+
+A sweep compares what is asked for with what the results folder holds, computes only what is missing, and returns
+frames. Nothing is computed twice, so the same call serves a first run, a run that was killed, a larger run and a
+redraw. The model is loaded when the first missing row needs it; anything wrong with the request is said before that.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.inputs.benchmarks import Sample, Skip, benchmark_name, check_benchmark, load_benchmark
+from analysis_lib.study import examples, provenance
+from analysis_lib.study.locate import look_at_model, results_dir
+from analysis_lib.study.request import ALL_MEASURES, MEASURES, Request, check_request
+from analysis_lib.study.store import Store
+from analysis_lib.study.todo import FOR_ALL, Todo, first_kept, is_kept, lacking, missing, sample_rank
+
+if TYPE_CHECKING:
+    from analysis_lib.models.loading import VideoLLM
+
+__all__ = ["MEASURES", "Results", "example", "keywords", "results_dir", "sweep"]
+
+SECONDS = "seconds.csv"  # in a results folder, one line a sweep: measures, samples measured, seconds (not a result)
+PAPER_KEYWORDS = {  # table D
+    "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
+    "sandwich table".split(),
+    "temporal": "close down drink eat hold on open put sit take throw tidy up".split(),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The stored rows of the samples, edge sets and measures that were asked for, with the manifest and the folder."""
+
+    baseline: pd.DataFrame
+    knockout: pd.DataFrame
+    emergence: pd.DataFrame
+    lens: pd.DataFrame
+    pathway: pd.DataFrame
+    controls: pd.DataFrame
+    widths: pd.DataFrame
+    pairs: pd.DataFrame
+    heads: pd.DataFrame
+    response: pd.DataFrame
+    skipped: pd.DataFrame
+    manifest: dict[str, Any]
+    dir: Path
+
+
+def sweep(
+    *,
+    model: str,
+    benchmark: str = "embedded",
+    tasks: str | Sequence[str] | None = None,
+    samples: int | None = None,
+    edges: str | Sequence[str] = "all",
+    window: int | str = "auto",
+    style: str = "center",
+    keep: str = "correct",
+    measure: str | Sequence[str] = MEASURES,
+    dtype: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    mode: str = "exact",
+    ranges: Mapping[str, tuple[int, int]] | None = None,
+    out: str | Path | None = None,
+    compute: bool = True,
+) -> Results:
+    """Measure what the results folder lacks and return what was asked for.
+
+    Args:
+        model: embedded model, checkpoint folder or hub id.
+        benchmark: "embedded", or NAME:ROOT with a name out of `formats.FORMATS`.
+        tasks: names, or one text with commas; empty for all.
+        samples: questions per task, drawn with `seed`; None or 0 for all.
+        edges: names of edge sets, or "all" for the paper's eleven.
+        window: number of layers cut together, or "auto": the share of the depth that 9 has in 32 layers.
+        style: how windows lie (`edges.windows`).
+        keep: which samples get knockouts, emergence and lens: those answered "correct", "wrong", or "all". Pathways
+            and controls are about accuracy and run on all samples.
+        measure: any of knockout, emergence, lens, pathway, and controls (the answer without video, from one frame,
+            from shuffled frames), widths (centred windows of `edges.window_sizes`), pairs (`edges.frame_edge_sets` cut
+            in all layers), heads (edges into the last token, in single heads), response (the model's own answer to an
+            open-ended question, at its first verbs); empty measures the baseline alone.
+        dtype: "auto", "float32" or "bfloat16".
+        device: "auto", "cpu" or "cuda".
+        seed: of the draw of samples and of random pathways.
+        mode: "exact" recomputes what a cut can change; "full" makes a complete pass.
+        ranges: first and last open layer (1-based) of the pathway's routes cross_frame, video_question and
+            question_last; None for the published ones, scaled to the depth.
+        out: the results folder; None for `results_dir`.
+        compute: False loads no model and raises StudyError, naming the command, where rows are missing.
+
+    Raises:
+        StudyError: a request that cannot be met, or settings that differ from those of the stored rows.
+    """
+    request = check_request(
+        model=model, benchmark=benchmark, tasks=tasks, samples=samples, edges=edges, window=window, style=style,
+        keep=keep, measure=measure, dtype=dtype, device=device, seed=seed, mode=mode, ranges=ranges,
+    )  # fmt: skip
+    if not compute:
+        return _redraw(request, out)
+    check_benchmark(request.benchmark, request.tasks)
+    k, weights = look_at_model(request.model, request.window, request.style)
+    folder = Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
+    fixed = request.fixed() | {"window": k}
+    with Store(folder) as store:
+        store.check(fixed | weights)
+        chosen, skips = load_benchmark(benchmark, tasks=request.tasks, samples=request.samples, seed=request.seed)
+        todo = missing(store, chosen, request)
+        _announce(request, len(chosen) + len(skips), len(todo))
+        if todo:
+            _compute(store, request, fixed, [s for s in chosen if s.sample_id in todo], todo)
+        store.finish(provenance.summary, tables=request.measures, skipped=map(_skip_row, skips))
+        if "lens" in request.measures:
+            _store_examples(store, request, chosen)
+        return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
+
+
+def example(task: str, *, sample_id: str | None = None, **request: Any) -> examples.Example:
+    """One sample for pictures: its frames, the words of its video tokens, and attention maps (see `examples.Example`).
+
+    Takes the arguments of `sweep` (without tasks and measure), and runs it with the lens on this task. Without
+    `sample_id` it is the first sample of the seed's draw that `keep` keeps. Its file is in DIR/examples, so a redraw
+    needs no model. Raises StudyError if no sample of the task is kept.
+    """
+    found = sweep(**request, tasks=[task], measure=["lens"])
+    options = {name: value for name, value in request.items() if name not in ("out", "compute")}
+    asked = check_request(**options, tasks=found.baseline["task"].unique(), measure=["lens"])
+    name = sample_id or first_kept(found.baseline, asked.keep, asked.seed)
+    if name is None:
+        raise StudyError(f"{found.dir} holds no sample of {task} that is kept; ask for more samples, or keep all")
+    file = examples.file_of(found.dir, name)
+    if not file.exists():
+        if not request.get("compute", True):
+            raise StudyError(f"{file} is not stored; measure it: {asked.command(found.dir)}")
+        every = load_benchmark(asked.benchmark, tasks=asked.tasks, seed=asked.seed)[0]
+        wanted = [sample for sample in every if sample.sample_id == name]
+        if not wanted:
+            raise StudyError(f"{asked.benchmark} has no usable sample {name}")
+        _write_example(asked, wanted[0], file)
+    return examples.read(file)
+
+
+def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
+    """The lens's keywords by kind: the embedded world's own words, or those of the paper's table D."""
+    if benchmark != "embedded":
+        return PAPER_KEYWORDS
+    from analysis_lib.embedded import quiz
+
+    return quiz.KEYWORDS
+
+
+def _announce(request: Request, total: int, n_todo: int) -> None:
+    where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
+    print(f"{where}: {total - n_todo} of {total} samples stored, computing {n_todo}", flush=True)
+
+
+def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample], todo: dict[str, Todo]) -> None:
+    """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
+    from tqdm import tqdm
+
+    from analysis_lib.study import measure
+
+    vlm = _load(request.model, request.dtype, request.device)
+    store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
+    settings = measure.settings_for(vlm, request, fixed["window"], keywords(request.benchmark))
+    began = time.monotonic()
+    for task in sorted({s.task for s in samples}):
+        group = [s for s in samples if s.task == task]
+        for sample in tqdm(group, desc=task, unit="sample", ascii=True, file=sys.stderr, mininterval=0.5):
+            try:
+                rows = measure.measure_sample(vlm, sample, todo[sample.sample_id], settings)
+            except SampleError as error:
+                reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
+                rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
+            store.add(sample.sample_id, rows)
+    with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
+        file.write(f"{' '.join(request.measures)},{len(samples)},{time.monotonic() - began:.3f}\n")
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, dtype: str, device: str) -> VideoLLM:
+    from analysis_lib.models.loading import load_model
+
+    return load_model(model, dtype=dtype, device=device)
+
+
+def _skip_row(skip: Skip) -> dict[str, str]:
+    return {
+        "task": skip.task, "sample_id": skip.sample_id, "video": skip.clip, "reason": skip.reason,
+        "sample_sha256": skip.sha256,
+    }  # fmt: skip
+
+
+def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -> None:
+    """Store one example of each task, if it is not there."""
+    by_id = {sample.sample_id: sample for sample in samples}
+    baseline = store.tables["baseline"]
+    for _, rows in baseline[baseline["sample_id"].isin(by_id)].groupby("task"):
+        name = first_kept(rows, request.keep, request.seed)
+        if name and not examples.file_of(store.folder, name).exists():
+            _write_example(request, by_id[name], examples.file_of(store.folder, name))
+
+
+def _write_example(request: Request, sample: Sample, file: Path) -> None:
+    vlm = _load(request.model, request.dtype, request.device)
+    examples.write(vlm, sample, file, keywords(request.benchmark))
+
+
+# ---- giving back ----
+
+
+def _redraw(request: Request, out: str | Path | None) -> Results:
+    """What is asked for from stored rows alone, without model and benchmark."""
+    k = request.window or "auto"
+    folder = Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
+    store = Store(folder, write=False)
+    store.check(request.fixed() | ({"window": request.window} if request.window else {}))
+    every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
+    ids: set[str] = set()
+    for _, rows in every.groupby("task"):
+        if not request.tasks or rows["task"].iloc[0] in request.tasks:
+            drawn = sorted(rows["sample_id"], key=lambda name: sample_rank(name, request.seed))
+            ids |= set(drawn[: request.samples or None])
+    absent = [task for task in request.tasks if task not in set(every["task"])]
+    if not ids or absent or ids & set(lacking(store, request)):
+        what = f"rows of {', '.join(absent)}" if absent else "rows that are asked for"
+        raise StudyError(f"{folder} lacks {what}; measure them: {request.command(out)}")
+    return _results(store, request, ids)
+
+
+def _results(store: Store, request: Request, ids: set[str]) -> Results:
+    """The stored rows of these samples, limited to the edge sets and measures asked for."""
+    tables, rows = {}, store.tables["baseline"]
+    kept = {row.sample_id for row in rows.itertuples() if is_kept(request.keep, row.correct)}
+    for name in ("baseline", "skipped", *ALL_MEASURES):
+        frame = store.tables[name]
+        wanted = frame["sample_id"].isin(ids) & (name in (*request.measures, "baseline", "skipped"))
+        if name in ALL_MEASURES and name not in FOR_ALL:
+            wanted &= frame["sample_id"].isin(kept)
+        if name in request.cuts():
+            wanted &= frame["edge_set"].isin(request.cuts()[name])
+        if name == "pathway":
+            wanted &= frame["ranges"] == request.ranges_name
+        tables[name] = frame[wanted].reset_index(drop=True)
+    return Results(**tables, manifest=store.manifest, dir=store.folder)

@@ -1,0 +1,55 @@
+"""Time by owner and memory by size, on sweeps and tensors of known cost."""
+
+import pytest
+import torch
+
+from analysis_lib.reports import bench, profiles
+
+
+@pytest.fixture(scope="module")
+def sweep(tiny_vlm):
+    vlm = bench.random_model(tiny_vlm, 64, 2, 4)
+    return bench.sweep_alone(vlm, bench.random_inputs(vlm, 4, 2, 3))
+
+
+def test_overhead_is_a_share(sweep):
+    assert 0 <= profiles.overhead(sweep, repeats=2) < 100
+
+
+def test_operations_belong_to_who_calls_them(sweep):
+    from torch.profiler import profile
+
+    with profiles._owners(), profile() as seen:
+        sweep()
+    owners = {}
+    for event in seen.events():
+        owners.setdefault(event.name, set()).add(profiles._owner(event))
+    assert owners["aten::mm"] == owners["aten::silu"] == {profiles.MODEL}
+    assert owners["aten::scaled_dot_product_attention"] == {profiles.MODEL}
+    assert owners["aten::bitwise_not"] == {profiles.OURS}  # masks
+    assert owners["aten::cat"] == {profiles.MODEL, profiles.OURS}  # rotary halves; clean keys before changed ones
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_memory_is_the_most_held_at_once(device):
+    given = torch.zeros(1000, device=device)
+
+    def run() -> None:
+        first = given + 1  # 4000 bytes
+        seen = first.view(10, 100).t()  # a view
+        second = seen * 2  # 4000
+        del first, seen
+        given.add_(second.flatten())  # in place
+        third = [second.new_zeros(500) for _ in range(3)]  # 6000
+        assert len(third) == 3
+
+    assert profiles.peak_bytes(run) == 10_000
+
+
+def test_memory_inside_compound_operations_is_counted_in_either_mode():
+    queries = torch.zeros(1, 1, 300, 4, device="meta")
+    peaks = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            peaks.append(profiles.peak_bytes(lambda: torch.nn.functional.scaled_dot_product_attention(*[queries] * 3)))
+    assert peaks[0] == peaks[1] > 4 * 300 * 300  # the scores

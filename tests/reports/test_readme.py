@@ -1,0 +1,32 @@
+"""The README's numbers are those of the stored results."""
+
+import pytest
+
+from analysis_lib import paths
+from analysis_lib.errors import StudyError
+from analysis_lib.reports import readme
+
+
+def test_readme_states_the_stored_findings():
+    text = (paths.ROOT / "README.md").read_text()
+    block = text.split(readme.BEGIN)[1].split(readme.END)[0]
+    assert block == readme.findings_block()
+    assert block.count("](notebooks/executed/embedded/") == 4
+
+
+def test_readme_states_the_stored_cost():
+    assert readme.cost_block() in (paths.ROOT / "README.md").read_text()
+
+
+def test_only_the_marked_block_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "BLOCKS", {(readme.BEGIN, readme.END): lambda: "new\n"})
+    file = tmp_path / "README.md"
+    file.write_text(f"before\n{readme.BEGIN}old\n{readme.END}after\n")
+    readme.write_readme(file)
+    assert file.read_text() == f"before\n{readme.BEGIN}new\n{readme.END}after\n"
+
+
+def test_missing_marks_are_an_error(tmp_path):
+    (tmp_path / "README.md").write_text("nothing\n")
+    with pytest.raises(StudyError, match="must hold the marks"):
+        readme.write_readme(tmp_path / "README.md")
