@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Clip": "inputs.videos",
+    "Clip": "inputs.records",
     "Results": "study.runs",
-    "Sample": "inputs.benchmarks",
+    "Sample": "inputs.records",
     "SampleError": "errors",
-    "Skip": "inputs.benchmarks",
+    "Skip": "inputs.records",
     "Store": "study.store",
     "StudyError": "errors",
     "example": "study.runs",
-    "load_benchmark": "inputs.benchmarks",
+    "load_benchmark": "embedded.door",
     "load_clip": "inputs.videos",
-    "load_model": "models.loading",
+    "load_model": "instrument.checks",
     "read_table": "study.tables",
-    "results_dir": "study.runs",
+    "results_dir": "study.locate",
     "sweep": "study.runs",
 }
 __all__ = sorted(_HOME)

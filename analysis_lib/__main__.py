@@ -90,8 +90,10 @@ def _doctor(argv: Sequence[str]) -> int:
     parser = _Parser(prog="python -m analysis_lib doctor", allow_abbrev=False, description=VERBS["doctor"][1])
     parser.add_argument("benchmark", metavar=OPTIONS["benchmark"][0], help=OPTIONS["benchmark"][1])
     benchmark = parser.parse_args(argv).benchmark
+    from analysis_lib.embedded import door
     from analysis_lib.inputs import doctor
 
+    door.render(benchmark)
     return doctor.main(benchmark)
 
 

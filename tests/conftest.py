@@ -26,7 +26,7 @@ def tiny_model_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_vlm(tiny_model_dir):
     """The tiny checkpoint, loaded. Shared: a test that changes it must change it back."""
-    from analysis_lib.models.loading import load_model
+    from analysis_lib.instrument.checks import load_model
 
     return load_model(str(tiny_model_dir), device="cpu")
 
@@ -49,10 +49,10 @@ def golden() -> dict:
 def make_sample():
     """A function that makes a stand-in for a benchmark sample."""
 
-    from analysis_lib.models.prompts import Asked
+    from analysis_lib.inputs.records import Question
 
     def make(question="What moves?", options=("a cat", "a dog"), answer=0):
-        return Asked(question=question, options=tuple(options), answer=answer)
+        return Question(question=question, options=tuple(options), answer=answer)
 
     return make
 
@@ -60,7 +60,7 @@ def make_sample():
 @pytest.fixture(scope="session")
 def tiny_inputs(tiny_vlm, tiny_frames, golden, make_sample):
     """The first golden sample, merged (155 positions, four options)."""
-    from analysis_lib.models.loading import make_inputs
+    from analysis_lib.models.merging import make_inputs
 
     first = golden["samples"][0]
     sample = make_sample(first["question"], first["candidates"], first["candidates"].index(first["answer"]))
@@ -70,7 +70,7 @@ def tiny_inputs(tiny_vlm, tiny_frames, golden, make_sample):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A function that writes a native family's tiny checkpoint, once, and loads it, to be shown `frames` frames."""
-    from analysis_lib.models.loading import load_model
+    from analysis_lib.instrument.checks import load_model
     from analysis_lib.models.torchvision_ops import ensure_torchvision
 
     folders = {}
@@ -89,7 +89,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module", params=tiny_families.FAMILIES)
 def case(request, checkpoint):
     """One native family: its name, the loaded model, one merged prompt."""
-    from analysis_lib.models.loading import make_inputs
+    from analysis_lib.models.merging import make_inputs
 
     vlm = checkpoint(request.param)
     inputs = make_inputs(vlm, tiny_families.SAMPLE, tiny_families.some_frames())

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis_lib.embedded.door import load_benchmark
 from analysis_lib.embedded.lessons import FRAMES, GRID, PATCHES, SIZE
 from analysis_lib.embedded.network import EXIT, HEADS, LAYERS, MEAN, STD, WIDTH
-from analysis_lib.inputs.benchmarks import load_benchmark
-from analysis_lib.models.loading import load_model
-from analysis_lib.study.measure import ask
+from analysis_lib.inputs.videos import load_clip
+from analysis_lib.models.loading import load_checkpoint
+from analysis_lib.models.merging import make_inputs, model_logits
 
 CARD = """# {name}
 
@@ -90,9 +91,11 @@ def export(model: Any, tokenizer_folder: Path, folder: Path) -> None:
 
 def score(folder: Path) -> pd.DataFrame:
     """Accuracy and chance in % and number of questions per task, on the embedded benchmark."""
-    vlm, rows = load_model(str(folder)), []
+    vlm, rows = load_checkpoint(str(folder)), []
     for sample in load_benchmark("embedded")[0]:
-        rows.append((sample.task, 100.0 * ask(vlm, sample).base.correct, 100 / len(sample.options)))
+        inputs = make_inputs(vlm, sample, load_clip(sample.video, vlm.num_frames))
+        said = vlm.tokenizer.decode([int(model_logits(vlm, inputs).argmax())]).strip()
+        rows.append((sample.task, 100.0 * (said == sample.letter), 100 / len(sample.options)))
     frame = pd.DataFrame(rows, columns=["task", "accuracy", "chance"])
     return frame.groupby("task").mean().assign(questions=frame["task"].value_counts())
 

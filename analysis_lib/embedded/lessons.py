@@ -14,7 +14,8 @@ import numpy as np
 
 from analysis_lib.embedded import world
 from analysis_lib.embedded.packer import Packer, lay_out
-from analysis_lib.embedded.quiz import TASKS, VERBS, Question, ask, place
+from analysis_lib.embedded.quiz import TASKS, VERBS, ask, place
+from analysis_lib.inputs.records import Question
 from analysis_lib.inputs.videos import sample_indices
 
 SIZE, PATCH, FRAMES, GRID = 48, 8, 8, 3  # frame side and patch side in pixels, frames, pooled tokens per side

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from analysis_lib.embedded import world
-from analysis_lib.embedded.quiz import VERBS, Question
-from analysis_lib.models.prompts import LETTERS, Asked, build_prompt
+from analysis_lib.embedded.quiz import VERBS
+from analysis_lib.inputs.records import LETTERS, Question
+from analysis_lib.models.prompts import build_prompt
 
 IGNORE = -100  # no loss at this position
 END = 2  # id of </s>
@@ -58,7 +59,7 @@ class Packer:
         return ids[:at] + [self.image] * video_tokens + ids[at + 1 :]
 
     def _split(self, question: Question) -> tuple[list[int], list[int]]:
-        prompt = build_prompt(question_sample(question), "mvbench")
+        prompt = build_prompt(question, "mvbench")
         ids, offsets = self._encode(prompt.text)
         start = prompt.spans["question_block"][0]
         cut = next(i for i, (a, b) in enumerate(offsets) if b > start and b > a)
@@ -76,7 +77,7 @@ class Packer:
     def open(self, question: Question) -> Branch:
         """The question without its options, answered in words after the same ending."""
         _, block = self._split(Question("Q", ("a", "b"), 0))
-        ids = self._encode(f"Question: {question.text}")[0][1:] + block[-self._ending :]
+        ids = self._encode(f"Question: {question.question}")[0][1:] + block[-self._ending :]
         return self._answered(ids, question.options[question.answer])
 
     def told(self, text: str) -> Branch:
@@ -142,11 +143,6 @@ PHRASES = (
     ["left", "right", "top", "bottom"],
     [f"{a} to {b}" for a in world.SCENES for b in world.SCENES if a != b],
 )
-
-
-def question_sample(question: Question) -> Asked:
-    """The question with the names that `build_prompt` reads."""
-    return Asked(question.text, question.options)
 
 
 def lay_out(rows: list[list[Branch]], prefix: list[int], at: int, video: int, length: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,8 @@ from analysis_lib.embedded.world import (
     write_video,
 )
 from analysis_lib.errors import StudyError
+from analysis_lib.inputs.formats import EMBEDDED_TASKS
+from analysis_lib.inputs.records import Question
 
 VERBS = {
     "grow": "grows",
@@ -44,20 +45,11 @@ VERBS = {
     "swell": "swells",
     "flash": "flashes",
 }
-TASKS = ("action_antonym", "action_sequence", "moving_direction", "object_count", "scene_transition")
+TASKS = EMBEDDED_TASKS
 KEYWORDS = {
     "spatial": [*COLOURS, *SHAPES, *SCENES],
     "temporal": [*VERBS.values(), *DIAGONALS, "first", "last", "move"],
 }
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question with its options in order and the index of the right one."""
-
-    text: str
-    options: tuple[str, ...]
-    answer: int
 
 
 def _choose(rng: np.random.Generator, text: str, answer: str, others: list[str], n: int) -> Question:
@@ -144,7 +136,7 @@ def write_benchmark(folder: Path, *, questions_per_task: int = 120, seed: int = 
                 items.append(
                     {
                         "video": name,
-                        "question": question.text,
+                        "question": question.question,
                         "candidates": list(question.options),
                         "answer": question.options[question.answer],
                     }

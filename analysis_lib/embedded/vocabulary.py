@@ -9,20 +9,21 @@ import numpy as np
 
 from analysis_lib.embedded import world
 from analysis_lib.embedded.quiz import TASKS, VERBS, ask
-from analysis_lib.models.prompts import LETTERS, Asked, build_prompt
+from analysis_lib.inputs.records import LETTERS, Question
+from analysis_lib.models.prompts import build_prompt
 
 SPECIALS = ("<unk>", "<s>", "</s>")
 
 
 def _corpus() -> list[str]:
     """Every word that prompts and answers use, so that each becomes one token; other text falls back to characters."""
-    prompt = build_prompt(Asked("Q", ("0", "1", "2", "3")), "mvbench").text
+    prompt = build_prompt(Question("Q", ("0", "1", "2", "3")), "mvbench").text
     closed = [*world.COLOURS, *world.SHAPES, *world.SCENES, *world.DIAGONALS, *VERBS.values(), *"0123"]
     lines = [prompt, "Describe the video.", "top left, bottom right, first, last", " ".join(f"({x})" for x in LETTERS)]
     rng = np.random.default_rng(0)
     for task in (*TASKS, *["still"] * 20):
         question = ask(world.make_scenario(rng, task, world.video_times()), task, rng)
-        lines.append(f"Question: {question.text} {' '.join(question.options)}")
+        lines.append(f"Question: {question.question} {' '.join(question.options)}")
     return [f"{line} {word}" for line in lines for word in ("", *closed)] + [f" {x} {x}." for x in closed] * 30
 
 

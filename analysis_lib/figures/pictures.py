@@ -4,6 +4,7 @@
 
 import re
 import textwrap
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,10 +12,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.pyplot import Axes, Figure
 
+from analysis_lib.errors import StudyError
 from analysis_lib.figures.bars import VERDICTS
-from analysis_lib.figures.style import STYLE, headline, layer_axis
+from analysis_lib.figures.style import STYLE, emergence_table, headline, knockout_table, layer_axis
+from analysis_lib.findings import paper as findings
 from analysis_lib.findings import stats
 from analysis_lib.findings.claims import Claim
+from analysis_lib.study import examples
+from analysis_lib.study.examples import Example
+from analysis_lib.study.tables import read_table
 
 ROUTES = {
     "cross-frame": "frames → later frames",
@@ -30,6 +36,23 @@ def flow_table(knockouts: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
     cut = cut.assign(mean=-cut["mean"], low=-cut["high"], high=-cut["low"])
     both = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
     return both[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
+
+
+def flow(folder: Path) -> tuple[pd.DataFrame, dict[str, Claim], Example]:
+    """What the overview figure needs: its four curves, the claim of each row, and the first stored example."""
+    baseline, knockout, emergence = (read_table(folder, name) for name in ("baseline", "knockout", "emergence"))
+    files = sorted((folder / "examples").glob("*.npz"))
+    if not files or knockout.empty or emergence.empty:
+        raise StudyError(f"{folder} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first")
+    routes = knockout[knockout["edge_set"].isin(ROUTES)]
+    curves = knockout_table(routes, baseline), emergence_table(emergence, baseline)
+    verdicts = {
+        "cross-frame": findings.cross_frame_early(knockout, baseline),
+        "video->question": findings.integration_in_the_middle(knockout, baseline),
+        "question->last": findings.integration_before_answer(knockout, baseline),
+        "true option": findings.answer_in_second_half(emergence, baseline),
+    }
+    return flow_table(*curves), verdicts, examples.read(files[0])
 
 
 def flow_figure(

@@ -11,14 +11,10 @@ import pandas as pd
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
-from analysis_lib.figures import pictures
-from analysis_lib.figures import style as plots
-from analysis_lib.figures.pictures import ROUTES
 from analysis_lib.findings import claims, stats
 from analysis_lib.findings import paper as findings
 from analysis_lib.findings.claims import Claim
-from analysis_lib.study import examples
-from analysis_lib.study.examples import Example
+from analysis_lib.instrument.edges import ROUTES
 from analysis_lib.study.request import check_request
 from analysis_lib.study.tables import read_table
 
@@ -67,29 +63,12 @@ def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[Cl
             yield findings.answer_after_integration(emergence, knockout, baseline)
     if "true_option->last" in cut:
         yield findings.true_option_dominates(knockout, baseline)
-    if cut.issuperset(ROUTES):  # the pathway's ranges come from one half of the videos, its test from the other
+    if cut.issuperset(ROUTES.values()):  # the pathway's ranges come from half of the videos, its test from the others
         ranges = claims.effective_ranges(knockout, stats.split_videos(baseline, "selection"))
         measured = pathway[pathway["ranges"] == check_request(model=folder.parent.name, ranges=ranges).ranges_name]
         if len(measured):
             for claim in (findings.pathway_keeps_accuracy, findings.pathway_beats_random, findings.most_edges_closed):
                 yield claim(measured, stats.split_videos(baseline, "evaluation"))
-
-
-def flow(folder: Path) -> tuple[pd.DataFrame, dict[str, Claim], Example]:
-    """What the overview figure needs: its four curves, the claim of each row, and the first stored example."""
-    baseline, knockout, emergence = (read_table(folder, name) for name in ("baseline", "knockout", "emergence"))
-    files = sorted((folder / "examples").glob("*.npz"))
-    if not files or knockout.empty or emergence.empty:
-        raise StudyError(f"{folder} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first")
-    routes = knockout[knockout["edge_set"].isin(ROUTES)]
-    curves = plots.knockout_table(routes, baseline), plots.emergence_table(emergence, baseline)
-    verdicts = {
-        "cross-frame": findings.cross_frame_early(knockout, baseline),
-        "video->question": findings.integration_in_the_middle(knockout, baseline),
-        "question->last": findings.integration_before_answer(knockout, baseline),
-        "true option": findings.answer_in_second_half(emergence, baseline),
-    }
-    return pictures.flow_table(*curves), verdicts, examples.read(files[0])
 
 
 def across_models(benchmark: str, *, model: str, image_model: str, window: str = "auto", out: str = "") -> pd.DataFrame:

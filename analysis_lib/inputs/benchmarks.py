@@ -18,8 +18,9 @@ from pathlib import Path
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs import sources
-from analysis_lib.inputs.formats import EMBEDDED, FORMATS, Format
-from analysis_lib.inputs.samples import Sample, Skip, parse
+from analysis_lib.inputs.formats import EMBEDDED, EMBEDDED_TASKS, FORMATS, Format
+from analysis_lib.inputs.records import Sample, Skip
+from analysis_lib.inputs.samples import parse
 from analysis_lib.inputs.sources import Root
 
 KNOWN = ("embedded", *(f"{name}:ROOT" for name in FORMATS))
@@ -60,9 +61,8 @@ def read_questions(
         raise StudyError(f"samples is {samples}; use a positive number per task, or 0 for all")
     hashes: dict[str, str] = {}
     if spec == "embedded":
-        from analysis_lib.embedded import quiz
-
-        quiz.write_benchmark(root.folder)
+        if not (root.folder / "manifest.json").exists():
+            raise StudyError(f"{root.folder} is not rendered; run python -m analysis_lib benchmark")
         # hashes of the pictures before encoding: the same on machines whose encoders differ by a byte
         hashes = json.loads((root.folder / "manifest.json").read_text(encoding="utf-8"))["frames_sha256"]
     by_task = sources.read_items(root, form, chosen)
@@ -112,9 +112,7 @@ def locate(spec: str) -> tuple[Format, Root, list[str]]:
     """Format, folder and known tasks of a benchmark. StudyError if it is unknown or not there."""
     name, _, given = spec.partition(":")
     if spec == "embedded":
-        from analysis_lib.embedded import quiz
-
-        return EMBEDDED, Root(paths.BENCHMARK, paths.BENCHMARK.resolve()), sorted(quiz.TASKS)
+        return EMBEDDED, Root(paths.BENCHMARK, paths.BENCHMARK.resolve()), sorted(EMBEDDED_TASKS)
     if name not in FORMATS:
         raise StudyError(f"unknown benchmark {spec!r}; known: {', '.join(KNOWN)}")
     root = sources.find_root(name, given, FORMATS[name])

@@ -18,7 +18,7 @@ from analysis_lib.errors import SampleError
 from analysis_lib.inputs import sources
 from analysis_lib.inputs.benchmarks import locate, read_questions
 from analysis_lib.inputs.formats import Format
-from analysis_lib.inputs.samples import Sample, Skip
+from analysis_lib.inputs.records import Sample, Skip
 from analysis_lib.inputs.sources import Root
 from analysis_lib.inputs.videos import load_clip
 

@@ -244,6 +244,7 @@ FORMATS["tvbench-open"] = replace(
     complete=_completion,
 )  # fmt: skip
 
+EMBEDDED_TASKS = ("action_antonym", "action_sequence", "moving_direction", "object_count", "scene_transition")
 # Written in TVBench's layout, so it is read as that, but nothing of what is known of TVBench's content applies.
 EMBEDDED = replace(
     FORMATS["tvbench"], title="the embedded benchmark", bounded=None, counts={}, withheld={}, notes=("Apache-2.0",)

@@ -9,64 +9,16 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis_lib.errors import SampleError
 from analysis_lib.inputs import sources
 from analysis_lib.inputs.formats import Format
-from analysis_lib.models.prompts import LETTERS
+from analysis_lib.inputs.records import LETTERS, Sample, Skip
 
 # A clip's hash covers its size, first and last 64 KiB: enough to notice another file, cheap for gigabytes.
 EDGE_BYTES = 65_536
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One question about a clip.
-
-    `answer` is the 0-based index of the right option; `start` and `end` are in seconds. `clip` names the video inside
-    the benchmark (the unit of the bootstrap), `sha256` identifies question and clip (16 digits). `rule` is the
-    benchmark's sampling rule (`videos.sample_indices`). An open-ended question has no options, `reference` is its
-    published answer; `wording` and `stem` say how it is put (`prompts`).
-    """
-
-    task: str
-    sample_id: str
-    video: Path
-    question: str
-    options: tuple[str, ...]
-    answer: int
-    start: float | None = None
-    end: float | None = None
-    clip: str = ""
-    sha256: str = ""
-    rule: str = "middle"
-    reference: str = ""
-    wording: str = "options"
-    stem: str = ""
-
-    @property
-    def letter(self) -> str:
-        """The right option's letter, empty for an open-ended question."""
-        return LETTERS[self.answer] if self.options else ""
-
-    @property
-    def answer_text(self) -> str:
-        """The right option's text, or the published answer of an open-ended question."""
-        return self.options[self.answer] if self.options else self.reference
-
-
-@dataclass(frozen=True)
-class Skip:
-    """A requested question that cannot be measured, and why."""
-
-    task: str
-    sample_id: str
-    reason: str
-    clip: str = ""
-    sha256: str = ""
 
 
 def parse(
@@ -95,8 +47,8 @@ def parse(
     open_ended = [text for text in (reference, stem) if text]
     digest = _digest(task, clip, question, options, answer, start, end, pixels, *open_ended)
     return Sample(
-        task, sample_id, video, question, options, answer, start, end, clip, digest, form.rule, reference,
-        form.wording, stem,
+        question, options, answer, reference, form.wording, stem, task=task, sample_id=sample_id, video=video,
+        start=start, end=end, clip=clip, sha256=digest, rule=form.rule,
     )  # fmt: skip
 
 

@@ -14,28 +14,18 @@ import hashlib
 import math
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analysis_lib.errors import SampleError
+from analysis_lib.inputs.records import Clip
 
 FOLDER_FPS = 3.0  # frame folders of MVBench hold three pictures a second
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 LFS_POINTER = b"version https://git-lfs"
 MP4_BOXES = frozenset(b"ftyp styp moov moof mdat mfra sidx free skip wide uuid meta udta".split())
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Frames (T, H, W, 3) uint8 RGB, their indices in the file and times in seconds, and a hash of their bytes."""
-
-    frames: np.ndarray
-    indices: tuple[int, ...]
-    seconds: tuple[float, ...]
-    sha256: str
 
 
 def sample_indices(

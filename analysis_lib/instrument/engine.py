@@ -21,7 +21,8 @@ from analysis_lib.instrument.edges import Window
 from analysis_lib.instrument.exact import first_row, record, staggered
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.instrument.receipts import Receipt, measure
-from analysis_lib.models.loading import Inputs, VideoLLM, decoder_layers
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.records import Inputs, VideoLLM
 
 CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cache, and the most on a GPU
 

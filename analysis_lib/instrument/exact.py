@@ -27,7 +27,8 @@ import torch
 
 from analysis_lib.instrument.grouped import Call, Group, grouped_attention, run_layer
 from analysis_lib.instrument.passes import Clean, states_of
-from analysis_lib.models.loading import Inputs, VideoLLM, decode, decoder_layers, final_norm, unembed
+from analysis_lib.models.decoder import decode, decoder_layers, final_norm, unembed
+from analysis_lib.models.records import Inputs, VideoLLM
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.hooks import in_form_of
-from analysis_lib.models.loading import VideoLLM
+from analysis_lib.models.records import VideoLLM
 
 _NAME = "flow_grouped"
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 
 from analysis_lib.errors import StudyError
+from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.families import check_kernel
-from analysis_lib.models.loading import VideoLLM, decoder_layers
+from analysis_lib.models.records import VideoLLM
 
 _NAME = "flow_measured"
 _observers: list[tuple[set[int], Callable]] = []  # attention modules and what to call; the innermost block observes

@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 
 from analysis_lib.errors import StudyError
+from analysis_lib.inputs.records import LETTERS
 from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, measured_attention
 from analysis_lib.instrument.passes import Clean, masked_logits
-from analysis_lib.models.loading import Inputs, VideoLLM, decoder_layers, unembed
-from analysis_lib.models.prompts import LETTERS
+from analysis_lib.models.decoder import decoder_layers, unembed
+from analysis_lib.models.records import Inputs, VideoLLM
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from analysis_lib.instrument.hooks import attention_mask_hooks
-from analysis_lib.models.loading import Inputs, VideoLLM, decode, decoder_layers, unembed
+from analysis_lib.models.decoder import decode, decoder_layers, unembed
+from analysis_lib.models.records import Inputs, VideoLLM
 
 
 @dataclass

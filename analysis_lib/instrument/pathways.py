@@ -23,7 +23,8 @@ from analysis_lib.instrument.edges import ROUTES, blocked_edges
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.instrument.receipts import Receipt, measure
 from analysis_lib.instrument.routes import STOPS, flops_kept, leak_report
-from analysis_lib.models.loading import Inputs, VideoLLM, decoder_layers
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import Roles
 
 __all__ = [

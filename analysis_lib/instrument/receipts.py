@@ -17,7 +17,9 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, measured_attention
 from analysis_lib.instrument.passes import masked_logits
-from analysis_lib.models.loading import Inputs, VideoLLM, decode, decoder_layers, own_logits
+from analysis_lib.models.decoder import decode, decoder_layers
+from analysis_lib.models.merging import own_logits
+from analysis_lib.models.records import Inputs, VideoLLM
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # rounding of a logit between two ways to compute it
 TIMES = 10  # how many times its own measured rounding a condition may differ where that is more

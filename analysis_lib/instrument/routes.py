@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis_lib.models.loading import VideoLLM
+from analysis_lib.models.records import VideoLLM
 from analysis_lib.models.roles import Roles
 
 STOPS = ("frame_text", "after_video", "question_block", "tail")  # where information can pause between video and last

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.models.loading import VideoLLM
+from analysis_lib.models.records import VideoLLM
 
 NOT_OURS = ("inputs_embeds", "input_ids", "use_cache", "past_key_values", "return_dict", "logits_to_keep")
 

@@ -56,7 +56,7 @@ FAMILIES = {
     "glm4v": Family(),
 }
 
-
+DECODER_CONFIG = {"internvl_chat": "llm_config"}  # where a config that transformers cannot read describes the decoder
 INSTEAD = {  # what works in place of checkpoints that bring code of their own
     "videollama3_qwen2": "a checkpoint in transformers' own format (model type video_llama_3), such as "
     "lkhl/VideoLLaMA3-2B-Image-HF is one",

@@ -12,20 +12,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.inputs.records import Question
+from analysis_lib.models.agreement import answer_ids, check_frames
 from analysis_lib.models.capture import continued_positions, decoder_call, encode_once
 from analysis_lib.models.families import FAMILIES, Family
-from analysis_lib.models.loading import Inputs, VideoLLM, answer_ids, check_frames
-from analysis_lib.models.prompts import CONTENT, Asked, build_chat_prompt, expanded
+from analysis_lib.models.prompts import CONTENT, build_chat_prompt, expanded
+from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import expanded_roles
-
-if TYPE_CHECKING:
-    from analysis_lib.inputs.benchmarks import Sample
 
 
 def prepare(vlm: VideoLLM, folder: Path) -> None:
@@ -57,28 +56,8 @@ def _with_tokenizer(processor: Any, tokenizer: Any) -> Any:
     return processor
 
 
-def verify(vlm: VideoLLM) -> None:
-    """Try the instrument on an architecture that is not in the table; StudyError says which check failed."""
-
-    from analysis_lib.study.checks import self_test
-
-    frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
-    sample = Asked("What moves?", ("a cat", "a dog"))
-    try:
-        table = self_test(vlm, make_native_inputs(vlm, sample, frames))
-        failed = "; ".join(table.loc[~table["passed"], "check"])
-    except Exception as error:  # whatever an unknown architecture does not share with the known ones
-        failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if failed:
-        kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
-        raise StudyError(
-            f"{kind!r} ({name}) is no known family, and on a made-up clip it fails: {failed}. State what differs in "
-            "families.FAMILIES; if its decoder is reached another way, in models.decoder_layers and models.decode"
-        )
-
-
 @torch.no_grad()
-def make_native_inputs(vlm: VideoLLM, sample: Sample, clip: Any) -> Inputs:
+def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Any) -> Inputs:
     """Prompt and clip merged by the model itself. `clip` is a Clip or its frames (T, H, W, 3) uint8.
 
     Fewer frames than the model is shown are each repeated. Raises SampleError for a bad sample, StudyError if the

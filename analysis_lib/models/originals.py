@@ -153,7 +153,6 @@ def _internvl_tensors(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.
 
 
 FORMATS: dict[str, Callable] = {"llava_next": _llava_next, "internvl_chat": _internvl_chat}
-DECODER_CONFIG = {"internvl_chat": "llm_config"}  # where a config that transformers cannot read describes the decoder
 
 
 # ---- adapters ----

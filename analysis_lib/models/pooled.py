@@ -8,18 +8,17 @@ published frame processing, the pooling, and the merge of video features into th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.models.loading import Inputs, VideoLLM, answer_ids, check_frames
+from analysis_lib.inputs.records import Question
+from analysis_lib.models.agreement import answer_ids, check_frames
 from analysis_lib.models.prompts import PROTOCOLS, build_prompt
+from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import build_roles
-
-if TYPE_CHECKING:
-    from analysis_lib.inputs.benchmarks import Sample
 
 LONGEST_EDGE = 640  # published cap on the long side of a frame before the first resize, in pixels
 
@@ -67,7 +66,7 @@ def encode_frames(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
 
 
 @torch.no_grad()
-def make_pooled_inputs(vlm: VideoLLM, sample: Sample, frames: np.ndarray) -> Inputs:
+def make_pooled_inputs(vlm: VideoLLM, sample: Question, frames: np.ndarray) -> Inputs:
     """Prompt and frames (T, H, W, 3) uint8 merged. Raises SampleError for a bad sample."""
     prompt = build_prompt(sample, vlm.protocol)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)

@@ -10,14 +10,10 @@ MVBench's and Video-ChatGPT's public protocols, as PLLaVA and the paper use them
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.inputs.records import LETTERS, Question
 
-if TYPE_CHECKING:
-    from analysis_lib.inputs.benchmarks import Sample
-
-LETTERS = "ABCDEFGH"
 CONTENT = "@@QUESTION@@"  # stands for the question block in a rendered chat template
 
 _WATCH = (
@@ -70,17 +66,6 @@ WORDINGS: dict[str, Wording] = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a prompt needs of a question; a `Sample` has these fields too. Without options it is open-ended."""
-
-    question: str
-    options: tuple[str, ...] = ()
-    answer: int = 0
-    wording: str = "options"
-    stem: str = ""
-
-
-@dataclass(frozen=True)
 class Prompt:
     """A prompt and the half-open character spans of its parts.
 
@@ -104,7 +89,7 @@ class _Pen:
         self.text += piece
 
 
-def build_prompt(sample: Sample | Asked, protocol: str) -> Prompt:
+def build_prompt(question: Question, protocol: str) -> Prompt:
     """The prompt of one sample. Turns are joined by one space, as published.
 
     Raises SampleError for a sample that cannot be asked (no question, one option, too many, a placeholder in its
@@ -113,25 +98,25 @@ def build_prompt(sample: Sample | Asked, protocol: str) -> Prompt:
     if protocol not in PROTOCOLS:
         raise StudyError(f"unknown prompt protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     parts = PROTOCOLS[protocol]
-    words = _check_sample(sample, parts.placeholder)
+    words = _checked(question, parts.placeholder)
     pen = _Pen()
     pen.write(f"{words.system} {parts.user}{parts.before_video}")
     pen.write(parts.placeholder, "image")
     pen.write(f"{parts.after_video} {parts.user}")
-    _write_block(pen, sample, words)
+    _write_block(pen, question, words)
     said = f"{words.block_end} {words.instruction} " if words.instruction else f"{words.block_end} "
     pen.write(said + parts.assistant)
-    pen.write(words.answer_start + sample.stem)
+    pen.write(words.answer_start + question.stem)
     return Prompt(pen.text, pen.spans)
 
 
-def build_chat_prompt(sample: Sample | Asked, template: str, placeholder: str) -> Prompt:
+def build_chat_prompt(question: Question, template: str, placeholder: str) -> Prompt:
     """The prompt of one sample in a model's own chat template, `template`, rendered with CONTENT for the question.
 
     The instruction and the start of the answer are those of the other protocols. Raises SampleError as `build_prompt`
     does, StudyError if the template loses the video or the question, or shows the question first.
     """
-    words = _check_sample(sample, placeholder)
+    words = _checked(question, placeholder)
     before, _, after = template.partition(CONTENT)
     if template.count(CONTENT) != 1 or before.count(placeholder) != 1 or placeholder in after:
         raise StudyError(
@@ -141,9 +126,9 @@ def build_chat_prompt(sample: Sample | Asked, template: str, placeholder: str) -
     pen.write(before[: before.index(placeholder)])
     pen.write(placeholder, "image")
     pen.write(before[before.index(placeholder) + len(placeholder) :])
-    _write_block(pen, sample, words)
+    _write_block(pen, question, words)
     pen.write(f"{words.block_end}{words.instruction}{after}")
-    pen.write(words.answer_start + sample.stem)
+    pen.write(words.answer_start + question.stem)
     return Prompt(pen.text, pen.spans)
 
 
@@ -155,25 +140,25 @@ def expanded(prompt: Prompt, replacement: str) -> Prompt:
     return Prompt(prompt.text[:start] + replacement + prompt.text[stop:], spans)
 
 
-def _write_block(pen: _Pen, sample: Sample | Asked, words: Wording) -> None:
+def _write_block(pen: _Pen, question: Question, words: Wording) -> None:
     start = len(pen.text)
     pen.write(words.label)
-    pen.write(sample.question, "question")
-    pen.write("\nOptions:" if sample.options else "")
-    for letter, option in zip(LETTERS, sample.options, strict=False):
+    pen.write(question.question, "question")
+    pen.write("\nOptions:" if question.options else "")
+    for letter, option in zip(LETTERS, question.options, strict=False):
         pen.write("\n")
         pen.write(f"({letter}) {option}", f"option {letter}")
     pen.spans["question_block"] = (start, len(pen.text))
 
 
-def _check_sample(sample: Sample | Asked, placeholder: str) -> Wording:
+def _checked(question: Question, placeholder: str) -> Wording:
     """How the sample is worded, if it can be asked."""
-    if sample.wording not in WORDINGS:
-        raise StudyError(f"unknown wording {sample.wording!r}; known: {', '.join(WORDINGS)}")
-    if not sample.question.strip():
+    if question.wording not in WORDINGS:
+        raise StudyError(f"unknown wording {question.wording!r}; known: {', '.join(WORDINGS)}")
+    if not question.question.strip():
         raise SampleError("the question is empty")
-    if sample.wording == "options" and not 2 <= len(sample.options) <= len(LETTERS):
-        raise SampleError(f"{len(sample.options)} options; a question needs 2 to {len(LETTERS)}")
-    if any(placeholder in text for text in (sample.question, *sample.options, sample.stem)):
+    if question.wording == "options" and not 2 <= len(question.options) <= len(LETTERS):
+        raise SampleError(f"{len(question.options)} options; a question needs 2 to {len(LETTERS)}")
+    if any(placeholder in text for text in (question.question, *question.options, question.stem)):
         raise SampleError(f"the question or an answer contains {placeholder!r}, which stands for the video")
-    return WORDINGS[sample.wording]
+    return WORDINGS[question.wording]

@@ -25,7 +25,8 @@ from functools import cached_property
 import numpy as np
 
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.models.prompts import LETTERS, Prompt
+from analysis_lib.inputs.records import LETTERS
+from analysis_lib.models.prompts import Prompt
 
 UNIONS = (
     "video", "text", "options", "true_option", "false_options", "question_block", "question_only", "after_video",

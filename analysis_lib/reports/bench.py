@@ -25,12 +25,15 @@ import torch
 from analysis_lib import paths
 from analysis_lib.figures import bars as charts
 from analysis_lib.figures import style as plots
+from analysis_lib.inputs.records import Question
 from analysis_lib.instrument import engine, exact
+from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.instrument.engine import Condition
 from analysis_lib.instrument.receipts import measure
-from analysis_lib.models.loading import Inputs, VideoLLM, decoder_layers, load_model
-from analysis_lib.models.prompts import Asked, build_prompt
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.prompts import build_prompt
+from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import build_roles
 from analysis_lib.reports.profiles import costs, overhead, peak_bytes
 
@@ -83,7 +86,7 @@ def _built(base: VideoLLM, config: Any, name: str, device: torch.device, dtype: 
 
 def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs:
     """A prompt with random video tokens, `frames` × `side` × `side` of them."""
-    sample = Asked("What does the red circle do in the video?", OPTIONS[:options])
+    sample = Question("What does the red circle do in the video?", OPTIONS[:options])
     prompt = build_prompt(sample, vlm.protocol)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=(frames, side, side), answer=0)

@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis_lib import paths
+from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import is_open
 from analysis_lib.reports.runner import NotebookFailed, check_parameters, parameters_of, run_notebook
+from analysis_lib.study.locate import SECONDS
 
 OPTIONS = {
     "model": "checkpoint folder, hub id, or `embedded`",
@@ -105,10 +107,8 @@ def reproduce(
     target = executed_folder(model, str(given.get("out", "")), base)
     begin = time.monotonic()
     if parameters[0].get("compute", True) and "benchmark" in defaults:
-        if parameters[0].get("benchmark", defaults["benchmark"].default) == "embedded":
-            from analysis_lib.embedded import quiz
-
-            quiz.write_benchmark(paths.BENCHMARK)  # here, so that a first run's copies do not differ from a second's
+        # here, so that a first run's copies do not differ from a second's
+        door.render(parameters[0].get("benchmark", defaults["benchmark"].default))
     for number, (notebook, values) in enumerate(zip(notebooks, parameters, strict=True), start=1):
         print(f"[{number}/{len(notebooks)}] {notebook.stem:<32}", end="", flush=True)
         start = time.monotonic()
@@ -127,16 +127,13 @@ def forecast(given: Mapping[str, Any], took: float) -> str:
     """How long all questions would take, after a run with `given` (`samples`, and an `out` of its own) took `took`
     seconds: what each sweep spent on its samples grows with their number, the rest stays.
     """
-    from analysis_lib.inputs.benchmarks import load_benchmark
-    from analysis_lib.study import runs as study
-
     benchmark = str(given.get("benchmark", "embedded"))
     tasks = [task.strip() for task in str(given.get("tasks", "")).split(",") if task.strip()]
-    asked = Counter(sample.task for sample in load_benchmark(benchmark, tasks=tasks, samples=None)[0])
+    asked = Counter(sample.task for sample in door.load_benchmark(benchmark, tasks=tasks)[0])
     a_task = next(names["map_samples"].default for names in map(parameters_of, select()) if "map_samples" in names)
     mapped = sum(min(count, a_task) for count in asked.values())
     more = 0.0
-    for file in Path(given["out"]).rglob(study.SECONDS):
+    for file in Path(given["out"]).rglob(SECONDS):
         for measures, count, spent in csv.reader(file.read_text(encoding="utf-8").splitlines()):
             wanted = mapped if MAPS.intersection(measures.split()) else asked.total()
             more += float(spent) * (wanted / int(count) - 1)

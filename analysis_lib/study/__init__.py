@@ -9,8 +9,8 @@ reads tables does not wait for torch.
 from importlib import import_module
 from typing import Any
 
-_HOME = dict.fromkeys(("MEASURES", "Results", "SECONDS", "example", "keywords", "sweep"), "runs")
-_HOME |= {"results_dir": "locate", "instrument_checks": "checks", "open_routes": "checks"}
+_HOME = dict.fromkeys(("MEASURES", "Results", "example", "keywords", "sweep"), "runs")
+_HOME |= {"results_dir": "locate", "instrument_checks": "first_sample", "open_routes": "first_sample"}
 __all__ = sorted(_HOME)
 
 

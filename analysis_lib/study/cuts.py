@@ -10,15 +10,13 @@ a frame need?
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.edges import Window, blocked_edges, frame_edge_sets, window_sizes, windows
 from analysis_lib.instrument.engine import Condition, knockout_logits, query_heads
-from analysis_lib.models.loading import decoder_layers
-
-if TYPE_CHECKING:
-    from analysis_lib.study.measure import Answer, Rows, Settings
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.study.answers import Answer, Rows, Settings
 
 
 def _knockout(answer: Answer, edge_sets: Sequence[str], settings: Settings) -> Rows:

@@ -5,8 +5,11 @@ from pathlib import Path
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import benchmark_name
+from analysis_lib.instrument import edges
+from analysis_lib.models import checkpoints
 from analysis_lib.study.request import check_request
 
+SECONDS = "seconds.csv"  # in a results folder, one line a sweep: measures, samples measured, seconds (not a result)
 HASH_AT_ONCE = 2 << 30  # bytes of weights that are hashed even if no row is missing; more would take minutes
 
 
@@ -15,35 +18,13 @@ def look_at_model(model: str, window: int, style: str) -> tuple[int, dict[str, s
 
     Raises StudyError for an unknown or incomplete model, and for a window that does not fit it.
     """
-    from analysis_lib.instrument import edges
-    from analysis_lib.models import checkpoints
-    from analysis_lib.models import loading as models
-
-    source = models.check_model(model)
-    depth = _depth(source)
+    source = checkpoints.find(model)
+    depth = checkpoints.depth_of(source)
     k = window or edges.default_window(depth)
     edges.windows(depth, k, style)
     if not isinstance(source, Path) or sum(f.stat().st_size for f in source.glob("*.safetensors")) > HASH_AT_ONCE:
         return k, {}
     return k, {"weights_sha256": checkpoints.weights_sha256(source)}
-
-
-def _depth(source: Path | str) -> int:
-    """Number of decoder layers, from the config alone. StudyError if it cannot be read."""
-    from transformers import AutoConfig, PretrainedConfig
-
-    from analysis_lib.models import originals
-    from analysis_lib.models.torchvision_ops import ensure_torchvision
-
-    ensure_torchvision()
-    try:
-        stated = PretrainedConfig.get_config_dict(source)[0]
-        if stated.get("model_type") in originals.DECODER_CONFIG:  # transformers does not know such a config
-            return stated[originals.DECODER_CONFIG[stated["model_type"]]]["num_hidden_layers"]
-        return AutoConfig.from_pretrained(source).get_text_config(decoder=True).num_hidden_layers
-    except Exception as error:  # the hub client raises many kinds, also from the network libraries under it
-        reason = type(error).__name__
-        raise StudyError(f"the config of model {source} cannot be read ({reason}); offline, pass its folder") from error
 
 
 def results_dir(

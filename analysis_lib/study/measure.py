@@ -8,9 +8,8 @@ the strongest other letter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,33 +17,18 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs.benchmarks import Sample
-from analysis_lib.inputs.videos import Clip, load_clip
+from analysis_lib.inputs.records import Clip, Sample
 from analysis_lib.instrument import lens, pathways
-from analysis_lib.instrument.edges import Window, windows
-from analysis_lib.instrument.exact import recorded_states
-from analysis_lib.instrument.passes import Clean, masked_logits
-from analysis_lib.instrument.receipts import Receipt
-from analysis_lib.models.loading import Inputs, VideoLLM, decoder_layers, make_inputs
+from analysis_lib.instrument.edges import windows
+from analysis_lib.instrument.passes import masked_logits
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.merging import make_inputs
+from analysis_lib.models.records import VideoLLM
+from analysis_lib.study.answers import Answer, Rows, Settings, ask
 from analysis_lib.study.cuts import CUT, frame_pairs
 from analysis_lib.study.request import Request
 from analysis_lib.study.response import response_knockouts
 from analysis_lib.study.todo import Todo, is_kept
-
-Rows = dict[str, list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is the same for all samples of a run: where to cut, what to keep, the lens's words, the pathways' layers."""
-
-    windows: tuple[Window, ...]
-    keep: str
-    mode: str
-    seed: int
-    keywords: Mapping[str, Sequence[str]]
-    ranges: pathways.Ranges
-    ranges_name: str
 
 
 def settings_for(vlm: VideoLLM, request: Request, window: int, keywords: Mapping[str, Sequence[str]]) -> Settings:
@@ -53,55 +37,6 @@ def settings_for(vlm: VideoLLM, request: Request, window: int, keywords: Mapping
     ranges = pathways.pathway_ranges(depth, vlm.hf.config.model_type, given=dict(request.ranges) or None)
     cuts = tuple(windows(depth, window, request.style))
     return Settings(cuts, request.keep, request.mode, request.seed, keywords, ranges, request.ranges_name)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one row of logits says: probability of the baseline's token and of the right letter, margin, prediction."""
-
-    p_token: float
-    p_answer: float
-    margin: float
-    prediction: str
-    correct: bool
-
-
-class Answer:
-    """One sample in the model's hands: its clip, its prompt, the untouched pass (`clean`) and what it says (`base`)."""
-
-    def __init__(self, vlm: VideoLLM, sample: Sample, clip: Clip, inputs: Inputs, clean: Clean) -> None:
-        self.vlm, self.sample, self.clip, self.inputs, self.clean = vlm, sample, clip, inputs, clean
-        self.key = {"task": sample.task, "sample_id": sample.sample_id, "video": sample.clip}
-        self.token = int(clean.logits.argmax())
-        self.base = self.read(clean.logits[None])[0]
-
-    def read(self, logits: torch.Tensor) -> list[Reading]:
-        """Read rows of last-position logits (C, V)."""
-        logits = logits.double().cpu()
-        total = logits.logsumexp(-1)  # (C,)
-        right, ids = self.sample.answer, self.inputs.letter_ids
-        letters = logits[:, ids]  # (C, options), or (C, 1) for an open-ended answer, whose rivals are all other words
-        others = letters if self.sample.options else logits
-        others = others.index_fill(1, torch.tensor([right if self.sample.options else ids[0]]), -torch.inf)
-        p_token = (logits[:, self.token] - total).exp().tolist()
-        p_answer = (letters[:, right] - total).exp().tolist()
-        margins = (letters[:, right] - others.amax(1)).tolist()
-        texts = [self.vlm.tokenizer.decode([token]) for token in logits.argmax(-1).tolist()]
-        wanted = self.sample.letter or self.vlm.tokenizer.decode(ids)
-        correct = [text.strip().lower() == wanted.strip().lower() for text in texts]
-        return [Reading(*row) for row in zip(p_token, p_answer, margins, texts, correct, strict=True)]
-
-    def receipt_row(self, measure: str, receipt: Receipt) -> dict[str, Any]:
-        """A row of the receipts table; the first word of `measure` names what was done."""
-        key = {name: self.key[name] for name in ("task", "sample_id")}
-        return key | {"measure": measure, "receipt": json.dumps(receipt.to_dict(), sort_keys=True)}
-
-
-def ask(vlm: VideoLLM, sample: Sample) -> Answer:
-    """Put one sample to the untouched model. Raises SampleError for a sample that cannot be asked."""
-    clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end, rule=sample.rule)
-    inputs = make_inputs(vlm, sample, clip)
-    return Answer(vlm, sample, clip, inputs, recorded_states(vlm, inputs))
 
 
 def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings) -> Rows:

@@ -9,15 +9,15 @@ import json
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from analysis_lib import paths
-from analysis_lib.inputs.benchmarks import Skip, benchmark_hash
-
-if TYPE_CHECKING:
-    from analysis_lib.models.loading import VideoLLM
+from analysis_lib.inputs.benchmarks import benchmark_hash
+from analysis_lib.inputs.records import Skip
+from analysis_lib.instrument.receipts import Receipt
+from analysis_lib.models.records import VideoLLM
 
 PACKAGES = ("torch", "transformers", "tokenizers", "decord2", "numpy", "pillow", "pandas", "pyarrow")
 
@@ -89,8 +89,6 @@ def _receipts(rows: pd.DataFrame) -> dict[str, Any]:
     """One receipt per measure (the first word of a row's `measure`), merged over samples."""
     if rows.empty:
         return {}
-    from analysis_lib.instrument.receipts import Receipt
-
     merged: dict[str, Receipt] = {}
     for row in rows.itertuples():
         kind = row.measure.split()[0]

@@ -13,17 +13,16 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.instrument.exact import recorded_states
-from analysis_lib.models.loading import Inputs, VideoLLM, decode, unembed
+from analysis_lib.models.decoder import decode, unembed
+from analysis_lib.models.records import Inputs, VideoLLM
+from analysis_lib.study.answers import Answer, Rows, Settings
 from analysis_lib.study.cuts import cut_rows, layers_of
-
-if TYPE_CHECKING:
-    from analysis_lib.study.measure import Answer, Rows, Settings
 
 EDGE_SETS = ("video->question", "video->response", "video->last", "question->last", "response->last")
 ANCHORS, LONGEST = 3, 256  # verbs followed, tokens of an answer

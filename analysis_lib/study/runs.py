@@ -13,24 +13,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
+from analysis_lib.embedded import door
+from analysis_lib.embedded.door import load_benchmark
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.inputs.benchmarks import Sample, Skip, benchmark_name, check_benchmark, load_benchmark
-from analysis_lib.study import examples, provenance
-from analysis_lib.study.locate import look_at_model, results_dir
+from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
+from analysis_lib.inputs.records import Sample, Skip
+from analysis_lib.instrument.checks import load_model
+from analysis_lib.models.records import VideoLLM
+from analysis_lib.study import examples, measure, provenance
+from analysis_lib.study.locate import SECONDS, look_at_model, results_dir
 from analysis_lib.study.request import ALL_MEASURES, MEASURES, Request, check_request
+from analysis_lib.study.showcase import write as write_example
 from analysis_lib.study.store import Store
 from analysis_lib.study.todo import FOR_ALL, Todo, first_kept, is_kept, lacking, missing, sample_rank
 
-if TYPE_CHECKING:
-    from analysis_lib.models.loading import VideoLLM
-
 __all__ = ["MEASURES", "Results", "example", "keywords", "results_dir", "sweep"]
 
-SECONDS = "seconds.csv"  # in a results folder, one line a sweep: measures, samples measured, seconds (not a result)
 PAPER_KEYWORDS = {  # table D
     "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
     "sandwich table".split(),
@@ -154,11 +157,7 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
 
 def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
     """The lens's keywords by kind: the embedded world's own words, or those of the paper's table D."""
-    if benchmark != "embedded":
-        return PAPER_KEYWORDS
-    from analysis_lib.embedded import quiz
-
-    return quiz.KEYWORDS
+    return door.keywords(benchmark) or PAPER_KEYWORDS
 
 
 def _announce(request: Request, total: int, n_todo: int) -> None:
@@ -168,10 +167,6 @@ def _announce(request: Request, total: int, n_todo: int) -> None:
 
 def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample], todo: dict[str, Todo]) -> None:
     """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
-    from tqdm import tqdm
-
-    from analysis_lib.study import measure
-
     vlm = _load(request.model, request.dtype, request.device)
     store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
     settings = measure.settings_for(vlm, request, fixed["window"], keywords(request.benchmark))
@@ -191,8 +186,6 @@ def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample],
 
 @lru_cache(maxsize=1)
 def _load(model: str, dtype: str, device: str) -> VideoLLM:
-    from analysis_lib.models.loading import load_model
-
     return load_model(model, dtype=dtype, device=device)
 
 
@@ -215,7 +208,7 @@ def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -
 
 def _write_example(request: Request, sample: Sample, file: Path) -> None:
     vlm = _load(request.model, request.dtype, request.device)
-    examples.write(vlm, sample, file, keywords(request.benchmark))
+    write_example(vlm, sample, file, keywords(request.benchmark))
 
 
 # ---- giving back ----

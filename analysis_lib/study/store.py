@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from analysis_lib.errors import StudyError
-from analysis_lib.study.tables import SCHEMAS, keys, read_manifest, read_table, to_bytes, to_frame, write_atomic
+from analysis_lib.paths import write_atomic
+from analysis_lib.study.tables import SCHEMAS, keys, read_manifest, read_table, to_bytes, to_frame
 
 try:
     import fcntl

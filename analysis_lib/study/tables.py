@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +115,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         hint = "use another --out, or delete the folder to start again"
         raise StudyError(f"{file} cannot be read ({error}); {hint}") from error
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old one or complete. Raises StudyError, with the reason, if it cannot."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        reason = error.strerror or error
-        hint = "free space there, or name another folder with --out"
-        raise StudyError(f"cannot write {path}: {reason}; {hint}") from error

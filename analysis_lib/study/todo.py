@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs.benchmarks import Sample, rank
+from analysis_lib.inputs.benchmarks import rank
+from analysis_lib.inputs.records import Sample
 from analysis_lib.study.request import ALL_MEASURES, CUTS, Request
 from analysis_lib.study.store import Store
 

@@ -45,7 +45,7 @@ def test_first_and_last_have_opposite_answers():
     told = {}
     for seed in range(20):
         question = quiz.ask(clip, "action_sequence", np.random.default_rng(seed))
-        told["first" in question.text] = question.options[question.answer]
+        told["first" in question.question] = question.options[question.answer]
     assert told[True] == quiz.VERBS[clip.things[0].events[0]] and told[False] == quiz.VERBS[clip.things[0].events[1]]
 
 

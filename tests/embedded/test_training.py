@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from analysis_lib import paths
 from analysis_lib.embedded import export, lessons, network, quiz, train, vocabulary
-from analysis_lib.embedded.packer import IGNORE, Packer, question_sample
+from analysis_lib.embedded.packer import IGNORE, Packer
 from analysis_lib.errors import StudyError
-from analysis_lib.models.loading import load_model
+from analysis_lib.inputs.records import Question
+from analysis_lib.instrument.checks import load_model
 from analysis_lib.models.prompts import build_prompt
 
 
@@ -34,8 +35,8 @@ def test_every_keyword_and_letter_is_one_token(packer):
 
 
 def test_prefix_and_branch_are_the_published_prompt(packer):
-    question = quiz.Question("What does the red circle do in the video?", ("grows", "shrinks"), 1)
-    text = build_prompt(question_sample(question), "mvbench").text
+    question = Question("What does the red circle do in the video?", ("grows", "shrinks"), 1)
+    text = build_prompt(question, "mvbench").text
     assert packer.prefix(1) + packer.letter(question).ids == packer.tokenizer(text)["input_ids"]
 
 
@@ -44,13 +45,13 @@ def names(packer, ids):
 
 
 def test_a_question_asks_for_the_word_and_the_letter_where_it_ends(packer):
-    branch = packer.letter(quiz.Question("Which?", ("grows", "shrinks"), 1))
+    branch = packer.letter(Question("Which?", ("grows", "shrinks"), 1))
     assert names(packer, branch.words) == ["▁shrinks"] and names(packer, branch.letters) == ["B"]
     assert branch.words[-1] != IGNORE and branch.letters[-1] != IGNORE and not any(branch.added)
 
 
 def test_an_open_question_ends_like_one_with_options(packer):
-    question = quiz.Question("What does the red circle do in the video?", ("grows", "shrinks"), 1)
+    question = Question("What does the red circle do in the video?", ("grows", "shrinks"), 1)
     branch, closed = packer.open(question), packer.letter(question)
     start = next(i for i, word in enumerate(branch.words) if word != IGNORE)
     assert branch.ids[start - 8 : start + 1] == closed.ids[-9:]
@@ -74,15 +75,15 @@ def test_in_clips_for_counting_single_things_are_asked_about_too():
     for _ in range(50):
         clip = lessons.world.make_scenario(rng, "object_count", lessons.TIMES)
         first, second, third = (lessons._open_question(clip, "object_count", rng, number) for number in range(3))
-        assert first.text == "How many objects move in the video?" and len(first.options) == 4
-        thing = next(thing for thing in clip.things if thing.name in second.text)
+        assert first.question == "How many objects move in the video?" and len(first.options) == 4
+        thing = next(thing for thing in clip.things if thing.name in second.question)
         assert (second.options == ("stays",)) == (thing.behaviour == "static")
         seen.add(second.options[second.answer])
         moving = {thing.name for thing in clip.things if thing.behaviour != "static"}
-        assert "Which objects move" in third.text and third.options[0] in (moving or {"0"})
+        assert "Which objects move" in third.question and third.options[0] in (moving or {"0"})
     assert {"stays", "rises", "falls", "left", "right", *lessons.world.DIAGONALS} == seen
     clip = lessons.world.make_scenario(rng, "moving_direction", lessons.TIMES)
-    assert "In which direction" in lessons._open_question(clip, "moving_direction", rng, 1).text
+    assert "In which direction" in lessons._open_question(clip, "moving_direction", rng, 1).question
 
 
 def test_batches_are_a_function_of_their_seed(packer):

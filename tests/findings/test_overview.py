@@ -5,8 +5,10 @@ import planted
 import pytest
 
 from analysis_lib.errors import StudyError
+from analysis_lib.figures import pictures
 from analysis_lib.findings import claims, stats
 from analysis_lib.findings import stored as overview
+from analysis_lib.paths import write_atomic
 from analysis_lib.study import tables
 from analysis_lib.study.request import check_request
 
@@ -14,7 +16,7 @@ from analysis_lib.study.request import check_request
 def write(folder, **frames):
     for name, frame in frames.items():
         columns = {column: frame[column] if column in frame else [None] * len(frame) for column in tables.SCHEMAS[name]}
-        tables.write_atomic(folder / f"{name}.parquet", tables.to_bytes(name, planted.pd.DataFrame(columns)))
+        write_atomic(folder / f"{name}.parquet", tables.to_bytes(name, planted.pd.DataFrame(columns)))
 
 
 @pytest.fixture(scope="module")
@@ -48,4 +50,4 @@ def test_nothing_stored_names_the_command(tmp_path):
 def test_flow_needs_examples(out):
     folder = overview.stored_folders("embedded", out=str(out))["video"]
     with pytest.raises(StudyError, match="lacks knockouts, emergence or examples"):
-        overview.flow(folder)
+        pictures.flow(folder)

@@ -7,8 +7,8 @@ import pytest
 from clips import item, write_small_benchmark, write_task
 
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs import benchmarks
-from analysis_lib.inputs.benchmarks import Sample, benchmark_hash, check_benchmark, draw, load_benchmark
+from analysis_lib.inputs.benchmarks import benchmark_hash, check_benchmark, draw, load_benchmark
+from analysis_lib.inputs.records import Sample
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +150,3 @@ def test_damaged_json_and_negative_samples(tmp_path, root):
         load_benchmark(f"tvbench:{tmp_path}")
     with pytest.raises(StudyError, match="samples is -1"):
         load_benchmark(f"tvbench:{root}", samples=-1)
-
-
-def test_embedded_benchmark_is_rendered_once(tmp_path, monkeypatch):
-    from analysis_lib.embedded import quiz
-
-    folder, render = tmp_path / "benchmark", quiz.write_benchmark
-    monkeypatch.setattr(benchmarks.paths, "BENCHMARK", folder)
-    monkeypatch.setattr(quiz, "write_benchmark", lambda root: render(root, questions_per_task=2))
-    samples, skips = load_benchmark("embedded")
-    assert len(samples) == 10 and not skips and all(s.video.is_file() for s in samples)
-    stamp = (folder / "manifest.json").stat().st_mtime_ns
-    assert load_benchmark("embedded")[0] == samples and (folder / "manifest.json").stat().st_mtime_ns == stamp

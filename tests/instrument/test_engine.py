@@ -11,14 +11,15 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument import engine, hooks, receipts
+from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, windows
 from analysis_lib.instrument.engine import Condition, Receipt, knockout_logits
 from analysis_lib.instrument.hooks import attention_mask_hooks, measured_attention
 from analysis_lib.instrument.passes import clean_pass, masked_logits
 from analysis_lib.instrument.receipts import noop_difference
-from analysis_lib.models.loading import decoder_layers, load_model, model_logits
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.merging import model_logits
 from analysis_lib.models.torchvision_ops import ensure_torchvision
-from analysis_lib.study.checks import self_test
 
 EVERYWHERE = Window(1, 1, 12, tuple(range(1, 13)))
 

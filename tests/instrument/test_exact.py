@@ -13,7 +13,7 @@ from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, wind
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.instrument.receipts import last_digit_moved
-from analysis_lib.models.loading import decoder_layers, unembed
+from analysis_lib.models.decoder import decoder_layers, unembed
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 HEADS = range(1, 5)  # query heads of the tiny checkpoint

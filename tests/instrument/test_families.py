@@ -14,6 +14,7 @@ from tiny_families import SAMPLE, some_frames
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument import hooks
+from analysis_lib.instrument.checks import self_test
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.exact import first_row, record
@@ -21,8 +22,8 @@ from analysis_lib.instrument.hooks import attention_mask_hooks, measured_attenti
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.models import families
 from analysis_lib.models.capture import decoder_call
-from analysis_lib.models.loading import decode, decoder_layers, make_inputs, model_logits, own_logits
-from analysis_lib.study.checks import self_test
+from analysis_lib.models.decoder import decode, decoder_layers
+from analysis_lib.models.merging import make_inputs, model_logits, own_logits
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
 

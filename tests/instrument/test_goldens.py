@@ -12,7 +12,8 @@ from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.lens import answer_emergence
 from analysis_lib.instrument.passes import clean_pass
-from analysis_lib.models.loading import final_norm, make_inputs
+from analysis_lib.models.decoder import final_norm
+from analysis_lib.models.merging import make_inputs
 
 TOLERANCE = 1e-4
 PUBLISHED_NAMES = dict(

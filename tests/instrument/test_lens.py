@@ -8,7 +8,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.instrument.edges import blocked_edges
 from analysis_lib.instrument.lens import answer_emergence, attention_maps, first_token_ids, logit_lens
 from analysis_lib.instrument.passes import clean_pass
-from analysis_lib.models.loading import final_norm
+from analysis_lib.models.decoder import final_norm
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from analysis_lib.instrument.hooks import attention_mask_hooks
 from analysis_lib.instrument.passes import clean_pass, masked_logits
 from analysis_lib.instrument.pathways import Ranges, pathway_ranges
 from analysis_lib.instrument.routes import STOPS, leak_report, live_rows
-from analysis_lib.models.loading import decoder_layers
+from analysis_lib.models.decoder import decoder_layers
 
 
 @pytest.fixture(scope="module")

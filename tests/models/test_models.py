@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from analysis_lib import paths
 from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.passes import clean_pass
-from analysis_lib.models import checkpoints, pooled
-from analysis_lib.models import loading as models
-from analysis_lib.study.checks import self_test
+from analysis_lib.models import pooled, weights
+from analysis_lib.models.checkpoints import find
+from analysis_lib.models.decoder import unembed
+from analysis_lib.models.merging import make_inputs
 
 
 @pytest.fixture
@@ -51,13 +53,13 @@ NORM = "language_model.model.layers.3.input_layernorm.weight"
 def test_wrong_weights_are_named(broken, kind, change, name):
     edit_weights(broken, change)
     with pytest.raises(StudyError, match=f"{kind} weights: .*{name}"):
-        models.load_model(str(broken))
+        load_model(str(broken))
 
 
 def test_torn_weight_file_is_one_line(broken):
     (broken / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(StudyError, match="cannot be read") as caught:
-        models.load_model(str(broken))
+        load_model(str(broken))
     assert "\n" not in str(caught.value)
 
 
@@ -72,37 +74,37 @@ def test_torn_weight_file_is_one_line(broken):
 def test_incomplete_folder_is_refused(broken, lost, message):
     (broken / lost).unlink()
     with pytest.raises(StudyError, match=message):
-        models.check_model(str(broken))
+        find(str(broken))
 
 
 def test_other_kinds_of_checkpoint_are_refused(broken):
     edit_config(broken, model_type="bert")
     with pytest.raises(StudyError, match="'bert' is not supported; supported: llava"):
-        models.check_model(str(broken))
+        find(str(broken))
     edit_config(broken, model_type="llava", pooling_shape=None)
     with pytest.raises(StudyError, match="does not state pooling_shape"):
-        models.check_model(str(broken))
+        find(str(broken))
 
 
 def test_names_of_models(monkeypatch, tiny_model_dir, tmp_path):
     monkeypatch.setattr(paths, "MODELS", tiny_model_dir.parent)
-    assert models.check_model("tiny") == tiny_model_dir
-    assert models.check_model(str(tiny_model_dir)) == tiny_model_dir
-    assert models.check_model("owner/name") == "owner/name"
+    assert find("tiny") == tiny_model_dir
+    assert find(str(tiny_model_dir)) == tiny_model_dir
+    assert find("owner/name") == "owner/name"
     for unknown in ("nope", str(tmp_path / "nope"), ""):
         with pytest.raises(StudyError, match="unknown model .*tiny"):
-            models.check_model(unknown)
+            find(unknown)
 
 
 def test_hub_model_offline_says_to_pass_a_folder():
     with pytest.raises(StudyError, match="owner/name.*pass its folder"):
-        models.load_model("owner/name")
+        load_model("owner/name")
 
 
 def test_checking_a_name_imports_no_transformers():
     code = (
-        "import sys; from analysis_lib.models.loading import check_model\n"
-        "try: check_model('nope')\nexcept ValueError: pass\n"
+        "import sys; from analysis_lib.models.checkpoints import find\n"
+        "try: find('nope')\nexcept ValueError: pass\n"
     )
     code += "assert 'transformers' not in sys.modules and 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT)
@@ -111,13 +113,13 @@ def test_checking_a_name_imports_no_transformers():
 def test_bad_device_and_dtype(tiny_model_dir):
     for wrong in ({"device": "tpu"}, {"dtype": "int8"}):
         with pytest.raises(StudyError, match="choose auto"):
-            models.load_model(str(tiny_model_dir), **wrong)
+            load_model(str(tiny_model_dir), **wrong)
 
 
 def test_hash_changes_with_the_weights(tiny_vlm, broken):
     assert len(tiny_vlm.weights_sha256) == 64
     edit_weights(broken, lambda t: t[NORM].add_(1e-3))
-    assert models.load_model(str(broken), device="cpu").weights_sha256 != tiny_vlm.weights_sha256
+    assert load_model(str(broken), device="cpu").weights_sha256 != tiny_vlm.weights_sha256
 
 
 def test_untied_head_is_the_stored_one(tiny_vlm, tiny_model_dir):
@@ -153,16 +155,16 @@ def test_bad_frames_are_refused(tiny_vlm, tiny_frames):
 
 def test_more_options_than_letters_is_a_bad_sample(tiny_vlm, tiny_frames, make_sample):
     with pytest.raises(SampleError, match="letters"):
-        models.make_inputs(tiny_vlm, make_sample(options=[str(i) for i in range(8)]), tiny_frames)
+        make_inputs(tiny_vlm, make_sample(options=[str(i) for i in range(8)]), tiny_frames)
 
 
 def test_logits_are_float32_also_in_bfloat16(tiny_model_dir, tiny_vlm, tiny_inputs):
-    half = models.load_model(str(tiny_model_dir), dtype="bfloat16", device="cpu")
+    half = load_model(str(tiny_model_dir), dtype="bfloat16", device="cpu")
     state = tiny_inputs.embeds[0, -1]
-    logits = models.unembed(half, state.bfloat16())
+    logits = unembed(half, state.bfloat16())
     assert half.dtype == torch.bfloat16 and logits.dtype == torch.float32
     assert (logits - logits.bfloat16().float()).abs().max() > 0  # finer than half precision
-    assert torch.allclose(logits, models.unembed(tiny_vlm, state), atol=0.2)
+    assert torch.allclose(logits, unembed(tiny_vlm, state), atol=0.2)
 
 
 def test_a_model_spread_over_devices_gives_the_same_numbers(
@@ -177,9 +179,9 @@ def test_a_model_spread_over_devices_gives_the_same_numbers(
     for dtype in ("float32", "bfloat16"):
         logits = []
         for device_map in (None, where):
-            monkeypatch.setattr(checkpoints, "spread", lambda *_, found=device_map: found)
-            vlm = models.load_model(str(tiny_model_dir), dtype=dtype)
-            inputs = models.make_inputs(vlm, sample, tiny_frames)
+            monkeypatch.setattr(weights, "spread", lambda *_, found=device_map: found)
+            vlm = load_model(str(tiny_model_dir), dtype=dtype)
+            inputs = make_inputs(vlm, sample, tiny_frames)
             logits.append(clean_pass(vlm, inputs).logits)
         assert vlm.hf.get_output_embeddings().weight.is_meta and logits[1].dtype == torch.float32
         assert torch.equal(*logits)
@@ -191,8 +193,8 @@ def test_a_model_is_spread_when_the_first_gpu_is_too_small(tiny_model_dir, monke
     cases = ((size, torch.float32, "auto"), (2 * size, torch.float32, None), (size, torch.half, None))
     for memory, dtype, wanted in cases:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=memory: (free, 2**40))
-        assert checkpoints.spread(tiny_model_dir, dtype, torch.device("cuda")) == wanted
-    assert checkpoints.spread(tiny_model_dir, torch.float32, torch.device("cpu")) is None
+        assert weights.spread(tiny_model_dir, dtype, torch.device("cuda")) == wanted
+    assert weights.spread(tiny_model_dir, torch.float32, torch.device("cpu")) is None
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
@@ -202,6 +204,6 @@ def test_memory_that_tensors_free_is_used_again(tiny_model_dir):
         torch.ones(10 << 20)  # 40 MiB, which glibc by itself takes from the system anew each time
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    models.load_model(str(tiny_model_dir))
+    load_model(str(tiny_model_dir))
     # The system takes pages back for reasons of its own, so the best of some tries counts.
     assert min(faults() for _ in range(9)) < 1000  # of 10,240 pages

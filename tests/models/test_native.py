@@ -12,10 +12,11 @@ from clips import write_small_benchmark
 from tiny_families import SAMPLE, some_frames
 
 from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.models import families
 from analysis_lib.models.capture import continued_positions, decoder_call
-from analysis_lib.models.loading import load_model, make_inputs, model_logits
+from analysis_lib.models.merging import make_inputs, model_logits
 from analysis_lib.study import runs as study
 from analysis_lib.study.provenance import of_model
 

@@ -13,12 +13,12 @@ from tiny_originals import image_base, internvl, rewrite
 from torch.nn import functional
 
 from analysis_lib.errors import StudyError
+from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.models import pooled
 from analysis_lib.models.families import INSTEAD
-from analysis_lib.models.loading import load_model, make_inputs, model_logits, on_grid
-from analysis_lib.study.checks import self_test
+from analysis_lib.models.merging import make_inputs, model_logits, on_grid
 from analysis_lib.study.locate import look_at_model
 
 LAYER = "language_model.model.layers.{}.self_attn.{}_proj"

@@ -5,12 +5,13 @@ import hashlib
 import pytest
 
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.models.prompts import LETTERS, PROTOCOLS, WORDINGS, Asked, build_chat_prompt, build_prompt
+from analysis_lib.inputs.records import LETTERS, Question
+from analysis_lib.models.prompts import PROTOCOLS, WORDINGS, build_chat_prompt, build_prompt
 
 
 def ask(question="Q?", options=("x", "y"), answer=0):
     """A stand-in for a benchmark sample."""
-    return Asked(question=question, options=tuple(options), answer=answer)
+    return Question(question=question, options=tuple(options), answer=answer)
 
 
 def digest(text):
@@ -43,12 +44,12 @@ def test_fixed_strings_have_the_published_hashes():
     ],
 )
 def test_open_ended_prompt_has_the_published_hash(wording, stem, length, sha):
-    prompt = build_prompt(Asked("Q?", wording=wording, stem=stem), "mvbench")
+    prompt = build_prompt(Question("Q?", wording=wording, stem=stem), "mvbench")
     assert (len(prompt.text), digest(prompt.text)) == (length, sha)
 
 
 def test_an_open_ended_question_shows_no_options():
-    chat = build_chat_prompt(Asked("Q?", wording="completion", stem="\nIt is"), "<v>@@QUESTION@@ end:", "<v>").text
+    chat = build_chat_prompt(Question("Q?", wording="completion", stem="\nIt is"), "<v>@@QUESTION@@ end:", "<v>").text
     assert chat == "<v>Question: Q?\n end:\nIt is"
 
 
@@ -81,7 +82,7 @@ def test_bad_samples_are_refused(sample):
 
 def test_unknown_wording_is_named_with_the_known_ones():
     with pytest.raises(StudyError, match="unknown wording 'sung'; known: options, completion"):
-        build_prompt(Asked("Q?", wording="sung"), "mvbench")
+        build_prompt(Question("Q?", wording="sung"), "mvbench")
 
 
 def test_unknown_protocol_is_named_with_the_known_ones():

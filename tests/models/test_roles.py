@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.models.loading import make_inputs
-from analysis_lib.models.prompts import LETTERS, Prompt, build_prompt
+from analysis_lib.inputs.records import LETTERS
+from analysis_lib.models.merging import make_inputs
+from analysis_lib.models.prompts import Prompt, build_prompt
 from analysis_lib.models.roles import build_roles
 
 HARD = [

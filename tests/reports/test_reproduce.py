@@ -218,7 +218,7 @@ def test_unknown_option_exits_with_2(capsys):
 
 def test_forecast_scales_what_was_spent_on_samples(tmp_path, monkeypatch):
     every = [SimpleNamespace(task=task) for task in ("a", "b") for _ in range(300)]
-    monkeypatch.setattr("analysis_lib.inputs.benchmarks.load_benchmark", lambda *_, samples, tasks: (every, []))
+    monkeypatch.setattr("analysis_lib.embedded.door.load_benchmark", lambda *_, tasks: (every, []))
     for name, lines in (("a", "knockout,10,30.0\nwidths pairs,10,20.0\n"), ("b", "knockout,20,9.0\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "seconds.csv").write_text(lines)

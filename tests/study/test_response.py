@@ -8,7 +8,7 @@ from published import write_vcgbench
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.receipts import noop_difference
-from analysis_lib.models.loading import model_logits
+from analysis_lib.models.merging import model_logits
 from analysis_lib.study import response
 from analysis_lib.study import runs as study
 from analysis_lib.study.response import continued, generate, verb_tokens

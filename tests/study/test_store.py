@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from analysis_lib.errors import StudyError
+from analysis_lib.paths import write_atomic
 from analysis_lib.study import store as store_module
 from analysis_lib.study.store import Store
-from analysis_lib.study.tables import KEYS, SCHEMAS, keys, read_manifest, read_table, write_atomic
+from analysis_lib.study.tables import KEYS, SCHEMAS, keys, read_manifest, read_table
 
 SETTINGS = {"window": 3, "style": "center"}
 

@@ -185,7 +185,7 @@ def test_resume_measures_only_what_is_left(root, tmp_path, measured, monkeypatch
 
 
 def test_disk_that_fills_up_ends_in_one_line_and_can_be_resumed(root, full, tmp_path, monkeypatch):
-    real, count = tables.os.replace, iter(range(100))
+    real, count = paths.os.replace, iter(range(100))
 
     def filling(source, target):
         if next(count) == 3:  # after the probe, the manifest and one sample
@@ -193,7 +193,7 @@ def test_disk_that_fills_up_ends_in_one_line_and_can_be_resumed(root, full, tmp_
         real(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tables.os, "replace", filling)
+        patch.setattr(paths.os, "replace", filling)
         with pytest.raises(StudyError, match="cannot write .*No space left on device.*--out"):
             sweep(root, tmp_path)
     sweep(root, tmp_path)

@@ -21,14 +21,15 @@ import tiny_originals
 from analysis_lib import paths
 from analysis_lib.embedded import quiz
 from analysis_lib.errors import StudyError
+from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.receipts import last_digit_moved
 from analysis_lib.models import families
-from analysis_lib.models.loading import decoder_layers, load_model, make_inputs
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.merging import make_inputs
+from analysis_lib.paths import write_atomic
 from analysis_lib.reports import reproduce
-from analysis_lib.study.checks import self_test
-from analysis_lib.study.tables import write_atomic
 
 FILE = paths.ROOT / "docs" / "families.md"
 HEAD = """# Families and checks

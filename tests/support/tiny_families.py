@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis_lib.models.prompts import Asked
+from analysis_lib.inputs.records import Question
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "pllava_tiny"
 FRAMES = 4
-SAMPLE = Asked("What moves?", ("a cat", "a dog", "a dog runs"), 1)
+SAMPLE = Question("What moves?", ("a cat", "a dog", "a dog runs"), 1)
 
 TURN = "{% for m in messages %}<s>{{ m.role }}: {% for c in m.content %}{% if c.type == 'video' %}VIDEO{% else %}"
 TURN += "{{ c.text }}{% endif %}{% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"

@@ -1,102 +1,56 @@
-"""What is found on the first question alone, stored beside the results so that a redraw can show it without a model.
+"""Does the instrument work on this model? The self-test, and the door by which a model comes in.
 
-The self-test asks whether the instrument works on this model. The open routes say by which ways, through which roles,
-video can still reach the last position when a pathway is all that is left open.
+A model of a family that is not in the table takes the common path only after the self-test passed on a made-up clip.
 """
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument import pathways
+from analysis_lib.inputs.records import LETTERS, Question
 from analysis_lib.instrument.edges import Window, blocked_edges
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.hooks import attention_mask_hooks
 from analysis_lib.instrument.passes import clean_pass
-from analysis_lib.models.loading import Inputs, VideoLLM, decoder_layers, load_model, model_logits, unembed
-from analysis_lib.models.prompts import LETTERS
-from analysis_lib.study.request import check_request
-from analysis_lib.study.tables import write_atomic
-
-if TYPE_CHECKING:
-    from analysis_lib.study.measure import Answer
+from analysis_lib.models.decoder import decoder_layers, unembed
+from analysis_lib.models.families import FAMILIES
+from analysis_lib.models.loading import load_checkpoint
+from analysis_lib.models.merging import make_inputs, model_logits
+from analysis_lib.models.records import Inputs, VideoLLM
 
 
-def instrument_checks(folder: Path, *, compute: bool = True, **question: str) -> pd.DataFrame:
-    """One row per check (`self_test`), from FOLDER/self_test.csv.
+def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
+    """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip.
 
-    `question` names model, benchmark, seed and device. It is measured if it is not stored and `compute` allows it.
-    Raises StudyError otherwise, or if a check fails.
+    Raises StudyError where the checkpoint cannot be loaded, or where a check of the instrument fails.
     """
+    vlm = load_checkpoint(model, dtype=dtype, device=device)
+    if vlm.processor is not None and vlm.hf.config.model_type not in FAMILIES:
+        _try(vlm)
+    return vlm
 
-    file = Path(folder) / "self_test.csv"
-    found = _stored(file, lambda answer: self_test(answer.vlm, answer.inputs), compute, question)
-    failed = found.loc[~found["passed"], "check"]
-    if len(failed):
+
+def _try(vlm: VideoLLM) -> None:
+    """Try the instrument on an architecture that is not in the table; StudyError says which check failed."""
+    frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
+    sample = Question("What moves?", ("a cat", "a dog"))
+    try:
+        table = self_test(vlm, make_inputs(vlm, sample, frames))
+        failed = "; ".join(table.loc[~table["passed"], "check"])
+    except Exception as error:  # whatever an unknown architecture does not share with the known ones
+        failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if failed:
+        kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
         raise StudyError(
-            f"the instrument fails on {question['model']}: {'; '.join(failed)}; no result of this model can be trusted"
+            f"{kind!r} ({name}) is no known family, and on a made-up clip it fails: {failed}. State what differs in "
+            "families.FAMILIES; if its decoder is reached another way, in models.decoder_layers and models.decode"
         )
-    return found
-
-
-def open_routes(
-    folder: Path, ranges: Mapping[str, tuple[int, int]], *, compute: bool = True, **question: str
-) -> pd.DataFrame:
-    """Every route from video to the last position (`routes.leak_report`) in the pathway of these `ranges` and in its
-    strict variant, from FOLDER/routes.csv; measured as above, and anew for other ranges. Columns `route`, `pathway`,
-    `named`, `open` and `arrives`.
-    """
-    name = check_request(model=question["model"], ranges=ranges).ranges_name
-
-    def measure(answer: Answer) -> pd.DataFrame:
-        roles, depth = answer.inputs.roles, len(decoder_layers(answer.vlm))
-        layers = pathways.pathway_ranges(depth, given=ranges)
-        reports = {
-            "effective": pathways.leak_report(roles, pathways.effective_pathway(roles, depth, layers)),
-            "strict": pathways.leak_report(
-                roles, pathways.effective_pathway(roles, depth, layers, strict=True), named=pathways.STOPS
-            ),
-        }
-        return pd.concat([report.assign(pathway=pathway, ranges=name) for pathway, report in reports.items()])
-
-    file = Path(folder) / "routes.csv"
-    found = _stored(file, measure, compute, question)
-    if compute and not (found["ranges"] == name).all():
-        file.unlink()
-        found = _stored(file, measure, compute, question)
-    return found.drop(columns="ranges")
-
-
-def _stored(
-    file: Path, measure: Callable[[Answer], pd.DataFrame], compute: bool, question: Mapping[str, str]
-) -> pd.DataFrame:
-    """The table in `file`, measured on the first usable question if it is not there."""
-    if not file.exists():
-        if not compute:
-            raise StudyError(f"{file} is not stored; run its notebook with compute = True")
-        found = measure(_first_answer(**question))
-        write_atomic(file, found.to_csv(index=False, float_format="%.3g", lineterminator="\n").encode())
-    return pd.read_csv(io.BytesIO(file.read_bytes()), dtype={"wanted": str})
-
-
-def _first_answer(model: str, benchmark: str, seed: int = 0, device: str = "auto") -> Answer:
-    from analysis_lib.inputs.benchmarks import load_benchmark
-    from analysis_lib.study.measure import ask
-
-    vlm = load_model(model, device=device)
-    for sample in load_benchmark(benchmark, samples=3, seed=seed)[0]:
-        return ask(vlm, sample)
-    raise StudyError(f"{benchmark} has no usable question to test the instrument on")
 
 
 @torch.no_grad()

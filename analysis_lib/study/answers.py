@@ -1,0 +1,88 @@
+"""One sample in the model's hands: asked once, and what rows of logits say about it.
+
+Probabilities are softmaxes over the whole vocabulary of float32 logits at the last position. `p_token` follows the
+token that the untouched model predicts (paper, section 3); margins compare the right letter with the strongest other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from analysis_lib.inputs.records import Clip, Sample
+from analysis_lib.inputs.videos import load_clip
+from analysis_lib.instrument.edges import Window
+from analysis_lib.instrument.exact import recorded_states
+from analysis_lib.instrument.passes import Clean
+from analysis_lib.instrument.pathways import Ranges
+from analysis_lib.instrument.receipts import Receipt
+from analysis_lib.models.merging import make_inputs
+from analysis_lib.models.records import Inputs, VideoLLM
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all samples of a run: where to cut, what to keep, the lens's words, the pathways' layers."""
+
+    windows: tuple[Window, ...]
+    keep: str
+    mode: str
+    seed: int
+    keywords: Mapping[str, Sequence[str]]
+    ranges: Ranges
+    ranges_name: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one row of logits says: probability of the baseline's token and of the right letter, margin, prediction."""
+
+    p_token: float
+    p_answer: float
+    margin: float
+    prediction: str
+    correct: bool
+
+
+class Answer:
+    """One sample in the model's hands: its clip, its prompt, the untouched pass (`clean`) and what it says (`base`)."""
+
+    def __init__(self, vlm: VideoLLM, sample: Sample, clip: Clip, inputs: Inputs, clean: Clean) -> None:
+        self.vlm, self.sample, self.clip, self.inputs, self.clean = vlm, sample, clip, inputs, clean
+        self.key = {"task": sample.task, "sample_id": sample.sample_id, "video": sample.clip}
+        self.token = int(clean.logits.argmax())
+        self.base = self.read(clean.logits[None])[0]
+
+    def read(self, logits: torch.Tensor) -> list[Reading]:
+        """Read rows of last-position logits (C, V)."""
+        logits = logits.double().cpu()
+        total = logits.logsumexp(-1)  # (C,)
+        right, ids = self.sample.answer, self.inputs.letter_ids
+        letters = logits[:, ids]  # (C, options), or (C, 1) for an open-ended answer, whose rivals are all other words
+        others = letters if self.sample.options else logits
+        others = others.index_fill(1, torch.tensor([right if self.sample.options else ids[0]]), -torch.inf)
+        p_token = (logits[:, self.token] - total).exp().tolist()
+        p_answer = (letters[:, right] - total).exp().tolist()
+        margins = (letters[:, right] - others.amax(1)).tolist()
+        texts = [self.vlm.tokenizer.decode([token]) for token in logits.argmax(-1).tolist()]
+        wanted = self.sample.letter or self.vlm.tokenizer.decode(ids)
+        correct = [text.strip().lower() == wanted.strip().lower() for text in texts]
+        return [Reading(*row) for row in zip(p_token, p_answer, margins, texts, correct, strict=True)]
+
+    def receipt_row(self, measure: str, receipt: Receipt) -> dict[str, Any]:
+        """A row of the receipts table; the first word of `measure` names what was done."""
+        key = {name: self.key[name] for name in ("task", "sample_id")}
+        return key | {"measure": measure, "receipt": json.dumps(receipt.to_dict(), sort_keys=True)}
+
+
+def ask(vlm: VideoLLM, sample: Sample) -> Answer:
+    """Put one sample to the untouched model. Raises SampleError for a sample that cannot be asked."""
+    clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end, rule=sample.rule)
+    inputs = make_inputs(vlm, sample, clip)
+    return Answer(vlm, sample, clip, inputs, recorded_states(vlm, inputs))
