@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures readme smoke bench families train test lint lab lock clean
+.PHONY: help env reproduce figures readme smoke bench families train test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -64,11 +64,18 @@ families: $(READY) ## try every native family on a tiny checkpoint, all notebook
 train: $(READY) ## re-create the two embedded models from nothing (DEVICE=cuda where there is one)
 	@$(PY) -m analysis_lib train $(strip $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))
 
-test: $(READY) ## run the tests
-	@$(PY) -m pytest
+# One process a core, and one thread a process: the models of the tests are too small to share work.
+TEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
-lint: $(READY) ## check code and notebooks with ruff
+test: $(READY) ## run the tests, but for the slow ones
+	@$(TEST) -m 'not slow'
+
+slow: $(READY) ## run the slow tests: every family, training, whole notebooks
+	@$(TEST) -m slow
+
+lint: $(READY) ## check code and notebooks with ruff, and that imports go one way through the rooms
 	@$(PY) -m ruff check .
+	@$(PY) -c 'from importlinter.cli import lint_imports_command as check; check(["--no-cache", "--no-logo"])'
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab notebooks

@@ -34,8 +34,8 @@ CARD = """# {name}
 ## Training
 
 From nothing by `make train SEED={seed}` in {minutes:.0f} minutes ({device}, torch {torch}). Code:
-`analysis_lib/train.py`; data: `analysis_lib/lessons.py`, rendered clips with seeds [10·{seed} + stage, step] (test
-clips: seed 1,000,000).
+`analysis_lib/embedded/train.py`; data: `analysis_lib/embedded/lessons.py`, rendered clips with
+seeds [10·{seed} + stage, step] (test clips: seed 1,000,000).
 
 | stage | steps | rows a step | minutes |
 |---|---|---|---|
