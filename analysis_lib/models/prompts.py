@@ -7,8 +7,6 @@ laid down. Token roles follow from these spans, so nothing is ever searched for 
 MVBench's and Video-ChatGPT's public protocols, as PLLaVA and the paper use them (paper, appendices B and H).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from analysis_lib.errors import SampleError, StudyError
@@ -76,19 +74,6 @@ class Prompt:
     spans: dict[str, tuple[int, int]]
 
 
-class _Pen:
-    """Lays text down and notes where named pieces came to lie."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.spans: dict[str, tuple[int, int]] = {}
-
-    def write(self, piece: str, name: str | None = None) -> None:
-        if name is not None:
-            self.spans[name] = (len(self.text), len(self.text) + len(piece))
-        self.text += piece
-
-
 def build_prompt(question: Question, protocol: str) -> Prompt:
     """The prompt of one sample. Turns are joined by one space, as published.
 
@@ -99,15 +84,10 @@ def build_prompt(question: Question, protocol: str) -> Prompt:
         raise StudyError(f"unknown prompt protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     parts = PROTOCOLS[protocol]
     words = _checked(question, parts.placeholder)
-    pen = _Pen()
-    pen.write(f"{words.system} {parts.user}{parts.before_video}")
-    pen.write(parts.placeholder, "image")
-    pen.write(f"{parts.after_video} {parts.user}")
-    _write_block(pen, question, words)
-    said = f"{words.block_end} {words.instruction} " if words.instruction else f"{words.block_end} "
-    pen.write(said + parts.assistant)
-    pen.write(words.answer_start + question.stem)
-    return Prompt(pen.text, pen.spans)
+    before = f"{words.system} {parts.user}{parts.before_video}"
+    instruction = words.instruction and f"{words.instruction} "
+    after = f"{words.block_end} {instruction}{parts.assistant}"
+    return _laid_down(question, words, before, parts.placeholder, f"{parts.after_video} {parts.user}", after)
 
 
 def build_chat_prompt(question: Question, template: str, placeholder: str) -> Prompt:
@@ -117,19 +97,30 @@ def build_chat_prompt(question: Question, template: str, placeholder: str) -> Pr
     does, StudyError if the template loses the video or the question, or shows the question first.
     """
     words = _checked(question, placeholder)
-    before, _, after = template.partition(CONTENT)
-    if template.count(CONTENT) != 1 or before.count(placeholder) != 1 or placeholder in after:
+    shown, _, after = template.partition(CONTENT)
+    if template.count(CONTENT) != 1 or shown.count(placeholder) != 1 or placeholder in after:
         raise StudyError(
             f"the chat template must show one video ({placeholder}) and then the question, but renders as {template!r}"
         )
-    pen = _Pen()
-    pen.write(before[: before.index(placeholder)])
-    pen.write(placeholder, "image")
-    pen.write(before[before.index(placeholder) + len(placeholder) :])
-    _write_block(pen, question, words)
-    pen.write(f"{words.block_end}{words.instruction}{after}")
-    pen.write(words.answer_start + question.stem)
-    return Prompt(pen.text, pen.spans)
+    before, _, between = shown.partition(placeholder)
+    return _laid_down(question, words, before, placeholder, between, f"{words.block_end}{words.instruction}{after}")
+
+
+def _laid_down(question: Question, words: Wording, before: str, placeholder: str, between: str, after: str) -> Prompt:
+    """The text from its pieces, with the span of each named one: before the video, the video, between it and the
+    question block, the block, after it up to the start of the answer."""
+    text = before + placeholder + between
+    start, spans = len(text), {"image": (len(before), len(before) + len(placeholder))}
+    block = [(words.label, "question", question.question)]  # what leads to a named piece, its name, its text
+    for letter, option in zip(LETTERS, question.options, strict=False):
+        lead = "\n" if letter != LETTERS[0] else "\nOptions:\n"
+        block.append((lead, f"option {letter}", f"({letter}) {option}"))
+    for lead, name, piece in block:
+        text += lead
+        spans[name] = (len(text), len(text) + len(piece))
+        text += piece
+    spans["question_block"] = (start, len(text))
+    return Prompt(text + after + words.answer_start + question.stem, spans)
 
 
 def expanded(prompt: Prompt, replacement: str) -> Prompt:
@@ -138,17 +129,6 @@ def expanded(prompt: Prompt, replacement: str) -> Prompt:
     by = len(replacement) - (stop - start)
     spans = {name: tuple(at + by * (at >= stop) for at in span) for name, span in prompt.spans.items()}
     return Prompt(prompt.text[:start] + replacement + prompt.text[stop:], spans)
-
-
-def _write_block(pen: _Pen, question: Question, words: Wording) -> None:
-    start = len(pen.text)
-    pen.write(words.label)
-    pen.write(question.question, "question")
-    pen.write("\nOptions:" if question.options else "")
-    for letter, option in zip(LETTERS, question.options, strict=False):
-        pen.write("\n")
-        pen.write(f"({letter}) {option}", f"option {letter}")
-    pen.spans["question_block"] = (start, len(pen.text))
 
 
 def _checked(question: Question, placeholder: str) -> Wording:

@@ -16,8 +16,6 @@ one role:
     last          the position that predicts the answer
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,10 +25,6 @@ import numpy as np
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.records import LETTERS
 from analysis_lib.models.prompts import Prompt
-
-UNIONS = (
-    "video", "text", "options", "true_option", "false_options", "question_block", "question_only", "after_video",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,14 +47,13 @@ class Roles:
         return np.array([int(name[6:]) if name.startswith("frame ") else 0 for name in self.names])
 
     def positions(self, which: str) -> np.ndarray:
-        """Sorted positions of a role or of a union of roles (see UNIONS).
+        """Sorted positions of a role or of a union of roles, named below.
 
         `question_block` is the paper's "question", `question_only` its "non-option question"; `after_video` is the
         template text between video and question (part of `system`). Raises StudyError for an unknown name.
         """
         names = np.array(self.names)
-        option = np.char.startswith(names, "option ")
-        true = names == f"option {LETTERS[self.answer]}"
+        option, true = np.char.startswith(names, "option "), names == f"option {LETTERS[self.answer]}"
         unions = {
             "video": self.frame_of > 0,
             "text": self.frame_of == 0,
@@ -71,8 +64,8 @@ class Roles:
             "question_only": np.isin(np.arange(len(names)), self.sentence),
             "after_video": (names == "system") & (np.cumsum(self.frame_of) > 0),
         }
-        if which not in unions and which not in self.names and which not in ("frame_text", "tail", "response"):
-            raise StudyError(f"unknown role {which!r}; known: {', '.join([*dict.fromkeys(self.names), *UNIONS])}")
+        if which not in {*unions, *self.names, "frame_text", "tail", "response"}:
+            raise StudyError(f"unknown role {which!r}; known: {', '.join(dict.fromkeys([*self.names, *unions]))}")
         return np.flatnonzero(unions.get(which, names == which))
 
     def runs(self, which: str) -> list[tuple[int, int]]:
@@ -101,23 +94,10 @@ def build_roles(
         raise SampleError(
             f"the video placeholder became {len(at)} tokens instead of one; the tokenizer does not know it"
         )
-    if offsets[-1][1] != len(prompt.text):
-        raise SampleError("the prompt does not end with its last character; the tokenizer adds or drops text there")
-    frames, per_frame = grid[0], grid[1] * grid[2]
-    video = [f"frame {i + 1}" for i in range(frames) for _ in range(per_frame)]
-    names = [_role(span, prompt) for span in offsets]
-    names[-1] = "last"
-    spans = [tuple(span) for span in offsets]
-    sentence = [i for i, span in enumerate(spans) if _overlap(span, prompt.spans["question"])]
-    roles = Roles(
-        names=(*names[: at[0]], *video, *names[at[0] + 1 :]),
-        spans=(*spans[: at[0]], *(spans[at[0]] for _ in video), *spans[at[0] + 1 :]),
-        text=prompt.text,
-        sentence=tuple(i + len(video) - 1 for i in sentence),  # the question comes after the video
-        answer=answer,
-    )
-    _check_options(roles, prompt)
-    return roles
+    video = np.arange(1, grid[0] + 1).repeat(grid[1] * grid[2]).tolist()
+    before, after = at[0], len(offsets) - at[0] - 1
+    spans = [*offsets[:before], *[prompt.spans["image"]] * len(video), *offsets[before + 1 :]]
+    return expanded_roles(prompt, spans, [0] * before + video + [0] * after, answer=answer)
 
 
 def expanded_roles(
@@ -133,31 +113,22 @@ def expanded_roles(
         raise SampleError("the prompt does not end with its last character; the tokenizer adds or drops text there")
     spans = tuple((int(start), int(stop)) for start, stop in offsets)
     names = [f"frame {frame}" if frame else _role(span, prompt) for frame, span in zip(frame_of, spans, strict=True)]
-    for i, span in enumerate(spans):
-        if not frame_of[i] and _overlap(span, prompt.spans["image"]):
-            names[i] = "frame_text"
     names[-1] = "last"
+    missing = [name for name in prompt.spans if name.startswith("option ") and name not in names]
+    if missing:
+        raise SampleError(f"{missing[0]} has no token of its own")
     sentence = tuple(i for i, span in enumerate(spans) if _overlap(span, prompt.spans["question"]))
-    roles = Roles(tuple(names), spans, prompt.text, sentence, answer)
-    _check_options(roles, prompt)
-    return roles
+    return Roles(tuple(names), spans, prompt.text, sentence, answer)
 
 
 def _role(span: tuple[int, int], prompt: Prompt) -> str:
-    for name, part in prompt.spans.items():
-        if name.startswith("option ") and _overlap(span, part):
-            return name
-    block = prompt.spans["question_block"]
-    if _overlap(span, block):
-        return "question"
-    return "tail" if span[0] >= block[1] else "system"
+    """The role of a token of text. A token that overlaps two parts belongs to the first that is named here."""
+    options = [name for name in prompt.spans if name.startswith("option ")]
+    for part in ("image", *options, "question_block"):
+        if _overlap(span, prompt.spans[part]):
+            return {"image": "frame_text", "question_block": "question"}.get(part, part)
+    return "tail" if span[0] >= prompt.spans["question_block"][1] else "system"
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return max(one[0], other[0]) < min(one[1], other[1])
-
-
-def _check_options(roles: Roles, prompt: Prompt) -> None:
-    missing = [name for name in prompt.spans if name.startswith("option ") and name not in roles.names]
-    if missing:
-        raise SampleError(f"{missing[0]} has no token of its own")

@@ -16,7 +16,7 @@ from analysis_lib import paths
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.passes import clean_pass
-from analysis_lib.models import pooled, weights
+from analysis_lib.models import loading, pooled
 from analysis_lib.models.checkpoints import find
 from analysis_lib.models.decoder import unembed
 from analysis_lib.models.merging import make_inputs
@@ -102,10 +102,7 @@ def test_hub_model_offline_says_to_pass_a_folder():
 
 
 def test_checking_a_name_imports_no_transformers():
-    code = (
-        "import sys; from analysis_lib.models.checkpoints import find\n"
-        "try: find('nope')\nexcept ValueError: pass\n"
-    )
+    code = "import sys; from analysis_lib.models.checkpoints import find\ntry: find('nope')\nexcept ValueError: pass\n"
     code += "assert 'transformers' not in sys.modules and 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT)
 
@@ -147,10 +144,10 @@ def test_any_frame_size_becomes_the_tower_size(tiny_vlm, shape):
     assert pooled.pixel_values(tiny_vlm, frames).shape == (8, 3, 56, 56)
 
 
-def test_bad_frames_are_refused(tiny_vlm, tiny_frames):
+def test_bad_frames_are_refused(tiny_vlm, tiny_frames, make_sample):
     for frames in (tiny_frames[:0], tiny_frames[0], tiny_frames / 255, np.concatenate([tiny_frames, tiny_frames])):
-        with pytest.raises(SampleError):
-            pooled.encode_frames(tiny_vlm, frames)
+        with pytest.raises(SampleError, match="frames"):
+            make_inputs(tiny_vlm, make_sample(), frames)
 
 
 def test_more_options_than_letters_is_a_bad_sample(tiny_vlm, tiny_frames, make_sample):
@@ -179,7 +176,7 @@ def test_a_model_spread_over_devices_gives_the_same_numbers(
     for dtype in ("float32", "bfloat16"):
         logits = []
         for device_map in (None, where):
-            monkeypatch.setattr(weights, "spread", lambda *_, found=device_map: found)
+            monkeypatch.setattr(loading, "spread", lambda *_, found=device_map: found)
             vlm = load_model(str(tiny_model_dir), dtype=dtype)
             inputs = make_inputs(vlm, sample, tiny_frames)
             logits.append(clean_pass(vlm, inputs).logits)
@@ -193,8 +190,8 @@ def test_a_model_is_spread_when_the_first_gpu_is_too_small(tiny_model_dir, monke
     cases = ((size, torch.float32, "auto"), (2 * size, torch.float32, None), (size, torch.half, None))
     for memory, dtype, wanted in cases:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=memory: (free, 2**40))
-        assert weights.spread(tiny_model_dir, dtype, torch.device("cuda")) == wanted
-    assert weights.spread(tiny_model_dir, torch.float32, torch.device("cpu")) is None
+        assert loading.spread(tiny_model_dir, dtype, torch.device("cuda")) == wanted
+    assert loading.spread(tiny_model_dir, torch.float32, torch.device("cpu")) is None
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")

@@ -161,11 +161,12 @@ def original_features(t, pixels, version):
 def test_mini_internvl_computes_what_its_tensors_say(tmp_path, version, tiny_frames, make_sample):
     folder = internvl(tmp_path / "original", version)
     vlm, tensors = load_model(str(folder), device="cpu"), load_file(folder / "model.safetensors")
-    assert vlm.protocol == "mvbench-phi3" and vlm.num_frames == 8 and pooled.video_grid(vlm) == (8, 2, 2)
+    assert vlm.protocol == "mvbench-phi3" and vlm.num_frames == 8
     wanted = original_features(tensors, pooled.pixel_values(vlm, tiny_frames), version)
     found = pooled.encode_frames(vlm, tiny_frames)
     assert torch.allclose(found, wanted.flatten(0, 1), atol=1e-4)
     inputs = make_inputs(vlm, make_sample(), tiny_frames)
+    assert inputs.grid == (8, 2, 2)
     checks = self_test(vlm, inputs)
     assert checks["passed"].all(), checks[~checks["passed"]]
     corner = on_grid(inputs, np.arange(32))[0]  # tokens of the first frame where they stand in the picture
@@ -184,9 +185,9 @@ def test_mini_internvl_is_cut_alike_in_both_modes(tmp_path, tiny_frames, make_sa
     assert (exact - full).abs().max() < 1e-6 and full.std(0).max() > 0.05  # cuts differ in what they do
 
 
-def test_pixel_shuffle_is_v1_where_the_config_says_nothing(tmp_path, tiny_frames):
+def test_pixel_shuffle_is_v1_where_the_config_says_nothing(tmp_path, asked):
     vlm = load_model(str(internvl(tmp_path / "none", None)), device="cpu")
-    assert pooled.by_columns(vlm)
+    assert make_inputs(vlm, asked[1], asked[0]).by_columns
 
 
 @pytest.mark.parametrize(
