@@ -3,8 +3,6 @@
 An unknown name, a wrong kind of model or a half-finished download ends in one line that says what to do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -27,8 +25,8 @@ def find(model: str) -> Path | str:
             return check_folder(folder)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model):
         return model
-    embedded = sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
-    known = ", ".join(embedded) or "none here yet; make train makes them"
+    embedded = ", ".join(sorted(path.parent.name for path in paths.MODELS.glob("*/config.json")))
+    known = embedded or "none here yet; make train makes them"
     raise StudyError(
         f"unknown model {model!r}: no such folder, nor an embedded model ({known}), nor a hub id owner/name"
     )

@@ -4,8 +4,6 @@ All families are reached through the same few functions. What a decoder is calle
 merged (`records.Inputs`), so nothing here knows a family.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -19,7 +19,7 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.records import Clip, Question
 from analysis_lib.models.capture import decoder_call, encode_once
 from analysis_lib.models.families import FAMILIES, Family
-from analysis_lib.models.prompts import CONTENT, build_chat_prompt, expanded
+from analysis_lib.models.prompts import CONTENT, Span, build_chat_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import expanded_roles
 
@@ -57,9 +57,9 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
     family = FAMILIES.get(vlm.hf.config.model_type, Family())
     start = vlm.tokenizer.bos_token
     adds_start = not (start and vlm.template.startswith(start))  # the tokenizer, where the chat template does not
-    prompt = build_chat_prompt(sample, vlm.template, vlm.processor.video_token)
-    given, replacement = _process(vlm, prompt.text, clip, adds_start)
-    prompt = expanded(prompt, replacement)
+    placeholder = vlm.processor.video_token
+    given, grown = _process(vlm, build_chat_prompt(sample, vlm.template, placeholder).text, clip, adds_start)
+    prompt = build_chat_prompt(sample, vlm.template.replace(placeholder, grown), grown)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True, add_special_tokens=adds_start)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     if ids != given["input_ids"][0].tolist():
@@ -70,7 +70,7 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
     counts, grid = _frame_counts(vlm, given, places, family.trailing)
     frame_of = np.zeros(len(ids), int)
     frame_of[places[: sum(counts)]] = np.repeat(np.arange(1, len(counts) + 1), counts)
-    roles = expanded_roles(prompt, offsets, frame_of.tolist(), answer=sample.answer)
+    roles = expanded_roles(prompt, offsets, frame_of, answer=sample.answer)
     embeds, kwargs, given = encode_once(vlm, given)
     return _repaired(vlm, Inputs(ids, embeds, roles, [], len(ids), counts, grid, kwargs, given), family)
 
@@ -104,9 +104,7 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
     return {k: v.to(vlm.dtype) if v.is_floating_point() else v for k, v in given.items()}, replaced[0]["replacement"]
 
 
-def _placeholders(
-    vlm: VideoLLM, ids: Sequence[int], offsets: Sequence[tuple[int, int]], span: tuple[int, int]
-) -> np.ndarray:
+def _placeholders(vlm: VideoLLM, ids: Sequence[int], offsets: Sequence[Span], span: Span) -> np.ndarray:
     """Positions in the expansion whose embeddings the model replaces by video features; some families use the image's
     token for that."""
     names = [f"{kind}_token_{what}" for kind in ("video", "image") for what in ("id", "index")]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.records import LETTERS, Question
 
+Span = tuple[int, int]  # of characters, half-open
 CONTENT = "@@QUESTION@@"  # stands for the question block in a rendered chat template
 
 _WATCH = (
@@ -29,12 +30,12 @@ _CHAT = (  # one space is missing in the published text
 
 @dataclass(frozen=True)
 class Protocol:
-    """The turns of a family of models. `placeholder` is the one token that stands for all video tokens."""
+    """The turns of a family of models."""
 
     user: str
     assistant: str
     before_video: str
-    placeholder: str
+    placeholder: str  # the one token that stands for all video tokens
     after_video: str
 
 
@@ -46,14 +47,13 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Wording:
-    """What is said in the turns: the label before the question, the end of its block, an instruction, and how the
-    answer starts (before the question's own `stem`)."""
+    """What is said in the turns."""
 
     system: str
     label: str = "Question: "
-    block_end: str = ""
+    block_end: str = ""  # of the question block
     instruction: str = ""
-    answer_start: str = ""
+    answer_start: str = ""  # the question's own `stem` follows
 
 
 WORDINGS: dict[str, Wording] = {
@@ -65,13 +65,12 @@ WORDINGS: dict[str, Wording] = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the half-open character spans of its parts.
-
-    `spans` has "image" (the placeholder), "question" (the bare sentence), "option A", … (letter and text, no line
-    break), "question_block" (from the label `Question:` to the end of the last option)."""
+    """A prompt and the half-open character spans of its parts: "image" (the placeholder), "question" (the bare
+    sentence), "option A", … (letter and text, no line break), "question_block" (from the label `Question:` to the end
+    of the last option)."""
 
     text: str
-    spans: dict[str, tuple[int, int]]
+    spans: dict[str, Span]
 
 
 def build_prompt(question: Question, protocol: str) -> Prompt:
@@ -121,14 +120,6 @@ def _laid_down(question: Question, words: Wording, before: str, placeholder: str
         text += piece
     spans["question_block"] = (start, len(text))
     return Prompt(text + after + words.answer_start + question.stem, spans)
-
-
-def expanded(prompt: Prompt, replacement: str) -> Prompt:
-    """The prompt with its placeholder replaced by the text that a processor puts there."""
-    start, stop = prompt.spans["image"]
-    by = len(replacement) - (stop - start)
-    spans = {name: tuple(at + by * (at >= stop) for at in span) for name, span in prompt.spans.items()}
-    return Prompt(prompt.text[:start] + replacement + prompt.text[stop:], spans)
 
 
 def _checked(question: Question, placeholder: str) -> Wording:

@@ -24,7 +24,7 @@ import numpy as np
 
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.records import LETTERS
-from analysis_lib.models.prompts import Prompt
+from analysis_lib.models.prompts import Prompt, Span
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Roles:
     """
 
     names: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
     text: str
     sentence: tuple[int, ...]
     answer: int
@@ -71,8 +71,8 @@ class Roles:
     def runs(self, which: str) -> list[tuple[int, int]]:
         """The role's positions as half-open runs of neighbours, in order."""
         at = self.positions(which)
-        pieces = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
-        return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces if len(piece)]
+        runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
+        return [(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
 
     def quote(self, first: int, stop: int) -> str:
         """The prompt text that positions first..stop-1 cover."""
@@ -80,55 +80,43 @@ class Roles:
         return self.text[min(starts) : max(ends)]
 
 
-def build_roles(
-    prompt: Prompt, offsets: Sequence[tuple[int, int]], *, grid: tuple[int, int, int], answer: int
-) -> Roles:
+def build_roles(prompt: Prompt, offsets: Sequence[Span], *, grid: tuple[int, int, int], answer: int) -> Roles:
     """Roles of a merged prompt whose placeholder grows into T*h*w video tokens, frame after frame.
 
     `offsets` are the tokenizer's character spans, one a token, with one token for the placeholder. Raises SampleError
-    if these do not fit: no or several placeholder tokens, text lost at the end, or an option without a token of its
-    own.
+    if these do not fit: no or several placeholder tokens, or as `expanded_roles` does.
     """
     at = [i for i, span in enumerate(offsets) if tuple(span) == prompt.spans["image"]]
-    if len(at) != 1:
-        raise SampleError(
-            f"the video placeholder became {len(at)} tokens instead of one; the tokenizer does not know it"
-        )
-    video = np.arange(1, grid[0] + 1).repeat(grid[1] * grid[2]).tolist()
-    before, after = at[0], len(offsets) - at[0] - 1
-    spans = [*offsets[:before], *[prompt.spans["image"]] * len(video), *offsets[before + 1 :]]
-    return expanded_roles(prompt, spans, [0] * before + video + [0] * after, answer=answer)
+    if (found := len(at)) != 1:
+        raise SampleError(f"the video placeholder became {found} tokens instead of one; the tokenizer does not know it")
+    video = np.arange(1, grid[0] + 1).repeat(grid[1] * grid[2])
+    spans = [*offsets[: at[0]], *[offsets[at[0]]] * len(video), *offsets[at[0] + 1 :]]
+    frame_of = np.insert(np.zeros(len(offsets) - 1, int), at * len(video), video)
+    return expanded_roles(prompt, spans, frame_of, answer=answer)
 
 
-def expanded_roles(
-    prompt: Prompt, offsets: Sequence[tuple[int, int]], frame_of: Sequence[int], *, answer: int
-) -> Roles:
+def expanded_roles(prompt: Prompt, offsets: Sequence[Span], frame_of: np.ndarray, *, answer: int) -> Roles:
     """Roles of a prompt whose placeholder is expanded in the text already, as processors of native models do it.
 
     `frame_of` (n,) is the 1-based frame of each video token, 0 for text; where a model merges two frames into one
-    temporal patch, "frame" means this patch. Other tokens of the expansion are `frame_text`. Raises SampleError as
-    `build_roles` does.
+    temporal patch, "frame" means this patch. Other tokens of the expansion are `frame_text`. Raises SampleError if
+    text is lost at the end, or an option has no token of its own.
     """
     if offsets[-1][1] != len(prompt.text):
         raise SampleError("the prompt does not end with its last character; the tokenizer adds or drops text there")
-    spans = tuple((int(start), int(stop)) for start, stop in offsets)
-    names = [f"frame {frame}" if frame else _role(span, prompt) for frame, span in zip(frame_of, spans, strict=True)]
+    starts, stops = np.array(offsets).T
+
+    def overlaps(part: str) -> np.ndarray:
+        return np.maximum(starts, prompt.spans[part][0]) < np.minimum(stops, prompt.spans[part][1])
+
+    options = [name for name in prompt.spans if name.startswith("option ")]
+    parts = ["image", *options, "question_block"]  # a token that overlaps several belongs to the first
+    cases = [*map(overlaps, parts), starts >= prompt.spans["question_block"][1]]
+    text = np.select(cases, ["frame_text", *options, "question", "tail"], "system").tolist()
+    names = [f"frame {frame}" if frame else name for frame, name in zip(frame_of, text, strict=True)]
     names[-1] = "last"
-    missing = [name for name in prompt.spans if name.startswith("option ") and name not in names]
+    missing = [name for name in options if name not in names]
     if missing:
         raise SampleError(f"{missing[0]} has no token of its own")
-    sentence = tuple(i for i, span in enumerate(spans) if _overlap(span, prompt.spans["question"]))
-    return Roles(tuple(names), spans, prompt.text, sentence, answer)
-
-
-def _role(span: tuple[int, int], prompt: Prompt) -> str:
-    """The role of a token of text. A token that overlaps two parts belongs to the first that is named here."""
-    options = [name for name in prompt.spans if name.startswith("option ")]
-    for part in ("image", *options, "question_block"):
-        if _overlap(span, prompt.spans[part]):
-            return {"image": "frame_text", "question_block": "question"}.get(part, part)
-    return "tail" if span[0] >= prompt.spans["question_block"][1] else "system"
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return max(one[0], other[0]) < min(one[1], other[1])
+    spans = tuple(zip(starts.tolist(), stops.tolist(), strict=True))
+    return Roles(tuple(names), spans, prompt.text, tuple(np.flatnonzero(overlaps("question")).tolist()), answer)
