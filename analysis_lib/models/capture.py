@@ -7,7 +7,7 @@ vision features are kept too, so that the untouched model can be run again, for 
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -33,34 +33,28 @@ def decoder_call(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor,
         found.update(kwargs)
         raise _Stop
 
-    with vlm.hf.get_decoder().register_forward_pre_hook(stop, with_kwargs=True):
-        try:
+    try:
+        with vlm.hf.get_decoder().register_forward_pre_hook(stop, with_kwargs=True), suppress(_Stop):
             vlm.hf(**given, use_cache=False, logits_to_keep=1)
-        except _Stop:
-            pass
-        except ValueError as error:  # as many features as placeholders, for example
-            raise SampleError(f"the model refuses this clip ({str(error).splitlines()[0]})") from error
+    except ValueError as error:  # as many features as placeholders, for example
+        raise SampleError(f"the model refuses this clip ({str(error).splitlines()[0]})") from error
     if found.get("inputs_embeds") is None:
         raise StudyError(f"{type(vlm.hf).__name__} does not call its decoder with embeddings; see models.decode")
     return found["inputs_embeds"], {k: v for k, v in found.items() if k not in NOT_OURS and v is not None}
 
 
 def encode_once(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any], dict[str, Any]]:
-    """`decoder_call`, and inputs for the model's own forward that hold vision features in place of pixels.
-
-    A model that does not take features gets its pixels again: the same, only slower.
-    """
+    """`decoder_call`, and inputs for the model's own forward that hold vision features in place of pixels; a model that
+    does not take features gets its pixels again: the same, only slower."""
     with _kept_features(vlm) as features:
         embeds, kwargs = decoder_call(vlm, given)
     encoded = {name: value for name, value in given.items() if not name.startswith("pixel")}
     found = next(iter(features.values()), None)
     for modality in dict.fromkeys((*features, "video")):  # some models encode videos as images and file them as videos
         encoded["mm_encoder_outputs"] = {modality: found}
-        try:
+        with suppress(SampleError, TypeError):
             if torch.equal(decoder_call(vlm, encoded)[0], embeds):
                 return embeds, kwargs, encoded
-        except (SampleError, TypeError):
-            continue
     return embeds, kwargs, dict(given)
 
 

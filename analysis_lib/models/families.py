@@ -1,10 +1,9 @@
 """The one table of what differs between model families, and the checks that a family must pass.
 
-A native video model of transformers needs no code of its own here: its processor makes the prompt, its forward makes
-the decoder's inputs (`native.py`), and attention is cut through the arguments of its unmodified layers. The table
-holds the few facts that cannot be read off processor or model. An architecture that is not in it takes the same path
-with the default facts, after checks that stop with one message. Layers without softmax attention are refused by name:
-information would cross them around every cut edge.
+A native video model of transformers needs no code of its own (`native.py`): its processor makes the prompt, its
+forward the decoder's inputs, and attention is cut through the arguments of its unmodified layers. The table holds the
+few facts that cannot be read off processor or model. An architecture that is not in it takes the same path with the
+default facts, after checks that stop with one message.
 """
 
 import json
@@ -57,8 +56,7 @@ INSTEAD = {  # what works in place of checkpoints that bring code of their own
 
 
 def family_of(folder: Path, config: dict) -> Family:
-    """The family of a checkpoint folder; default facts for an unseen kind of model whose folder shows a video path.
-    Raises StudyError for other kinds."""
+    """The family of a checkpoint folder, default facts for an unseen kind with a video path; StudyError for others."""
     kind = config.get("model_type")
     if kind in FAMILIES:
         return FAMILIES[kind]

@@ -25,12 +25,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
-    """Load a model for inference, with SDPA attention.
-
-    `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU. `device` auto: cuda if there is one, and all GPUs if
-    the model does not fit the first. Raises StudyError for weights that do not fit the model, and for anything that
-    `checkpoints.find` refuses.
-    """
+    """Load a model for inference, with SDPA attention. `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU.
+    `device` auto: cuda if there is one, and all GPUs if the model does not fit the first. Raises StudyError for weights
+    that do not fit the model, and for anything that `checkpoints.find` refuses."""
     place = _device(device)
     source = checkpoints.find(model)
     folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source)
@@ -87,9 +84,7 @@ def _dtype(dtype: str, device: torch.device, config: dict) -> torch.dtype:
 
 
 def spread(folder: Path, dtype: torch.dtype, place: torch.device) -> str | None:
-    """The device map for a model that leaves too little of the GPU's free memory: "auto" (accelerate's: all GPUs, then
-    the CPU's memory), else None.
-    """
+    """Device map "auto" (all GPUs, then the CPU's memory) if the model leaves the GPU too little memory, else None."""
     if place.type != "cuda":
         return None
     from safetensors import safe_open
@@ -137,9 +132,8 @@ def _letter_ids(tokenizer: Any, folder: Path) -> tuple[int, ...]:
     vocabulary = tokenizer.get_vocab()
     ids = tuple(vocabulary[letter] for letter in itertools.takewhile(vocabulary.__contains__, LETTERS))
     if len(ids) < 2:
-        raise StudyError(
-            f"{folder}: the tokenizer has no single tokens for the letters A and B; answers cannot be read"
-        )
+        lack = "the tokenizer has no single tokens for the letters A and B"
+        raise StudyError(f"{folder}: {lack}; answers cannot be read")
     return ids
 
 

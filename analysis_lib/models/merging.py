@@ -16,11 +16,8 @@ from analysis_lib.models.records import Inputs, VideoLLM
 
 @torch.no_grad()
 def make_inputs(vlm: VideoLLM, sample: Question, clip: Clip | np.ndarray) -> Inputs:
-    """Prompt and clip merged.
-
-    `clip` may be bare frames (T, H, W, 3) uint8, which count as one a second. Fewer than the model is shown are each
-    repeated. Raises SampleError for a bad sample or clip.
-    """
+    """Prompt and clip merged. `clip` may be bare frames (T, H, W, 3) uint8, which count as one a second. Fewer than the
+    model is shown are each repeated. Raises SampleError for a bad sample or clip."""
     if len(sample.options) > len(vlm.letter_ids):
         raise SampleError(f"{len(sample.options)} options, but the tokenizer has only {len(vlm.letter_ids)} letters")
     frames = clip if isinstance(clip, np.ndarray) else clip.frames
@@ -38,8 +35,7 @@ def make_inputs(vlm: VideoLLM, sample: Question, clip: Clip | np.ndarray) -> Inp
 
 def _answer_ids(vlm: VideoLLM, sample: Question, text: str) -> list[int]:
     """Vocabulary entries of the options' letters; of an open-ended question the one with which its answer goes on after
-    the prompt `text` (its published answer's first token, a space before it where the prompt ends in a word).
-    """
+    the prompt `text` (its published answer's first token, a space before it where the prompt ends in a word)."""
     if sample.options:
         return list(vlm.letter_ids[: len(sample.options)])
     line = text[text.rfind("\n") + 1 :]

@@ -25,11 +25,8 @@ from analysis_lib.models.roles import expanded_roles
 
 
 def processor_and_template(folder: Path, tokenizer: Any) -> tuple[Any, str]:
-    """A checkpoint's processor and its rendered chat template.
-
-    The processor gets the tokenizer as saved: its own may have been rebuilt from a class name, with other ids. Raises
-    StudyError if either is missing or does not take videos.
-    """
+    """A checkpoint's processor and its rendered chat template; StudyError if either is missing or takes no videos.
+    The processor gets the tokenizer as saved: its own may have been rebuilt from a class name, with other ids."""
     from transformers import AutoProcessor
 
     try:
@@ -50,10 +47,8 @@ def processor_and_template(folder: Path, tokenizer: Any) -> tuple[Any, str]:
 
 
 def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
-    """Prompt and clip merged by the model itself, but for the letters.
-
-    Raises SampleError for a bad sample, StudyError if the processor's output does not add up.
-    """
+    """Prompt and clip merged by the model itself, but for the letters. Raises SampleError for a bad sample, StudyError
+    if the processor's output does not add up."""
     family = FAMILIES.get(vlm.hf.config.model_type, Family())
     start = vlm.tokenizer.bos_token
     adds_start = not (start and vlm.template.startswith(start))  # the tokenizer, where the chat template does not
@@ -63,9 +58,8 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True, add_special_tokens=adds_start)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     if ids != given["input_ids"][0].tolist():
-        raise StudyError(
-            f"{type(vlm.processor).__name__} tokenizes otherwise than tokenizer.json; roles cannot be assigned"
-        )
+        name = type(vlm.processor).__name__
+        raise StudyError(f"{name} tokenizes otherwise than tokenizer.json; roles cannot be assigned")
     places = _placeholders(vlm, ids, offsets, prompt.spans["image"])
     counts, grid = _frame_counts(vlm, given, places, family.trailing)
     frame_of = np.zeros(len(ids), int)
@@ -100,13 +94,11 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
     given.pop("video_metadata", None)
     if len(replaced) != 1:
         raise StudyError(f"{type(vlm.processor).__name__} put {len(replaced)} videos into the prompt instead of one")
-    given = {name: value.to(vlm.device) for name, value in given.items()}
-    return {k: v.to(vlm.dtype) if v.is_floating_point() else v for k, v in given.items()}, replaced[0]["replacement"]
+    return dict(given.to(vlm.device, vlm.dtype)), replaced[0]["replacement"]  # only floats change their type
 
 
 def _placeholders(vlm: VideoLLM, ids: Sequence[int], offsets: Sequence[Span], span: Span) -> np.ndarray:
-    """Positions in the expansion whose embeddings the model replaces by video features; some families use the image's
-    token for that."""
+    """Positions of `span` that the model fills with video features; some families use the image's token for that."""
     names = [f"{kind}_token_{what}" for kind in ("video", "image") for what in ("id", "index")]
     known = {getattr(vlm.hf.config, name, None) for name in names}
     places = [i for i, at in enumerate(offsets) if ids[i] in known and span[0] <= at[0] < span[1]]
@@ -118,12 +110,10 @@ def _placeholders(vlm: VideoLLM, ids: Sequence[int], offsets: Sequence[Span], sp
 def _frame_counts(
     vlm: VideoLLM, given: Mapping[str, torch.Tensor], places: np.ndarray, trailing: int
 ) -> tuple[tuple[int, ...], tuple[int, int, int] | None]:
-    """Tokens of each frame, and their layout (T, h, w) or None if frames differ.
-
-    By the processor's own quantities: which patches it kept, the patch grid, or the number of frames. A frame is a
-    temporal patch where the model merges frames. Raises StudyError if the account does not fit the frames given or the
-    placeholder tokens at `places`, of which `trailing` follow the last frame.
-    """
+    """Tokens of each frame, and their layout (T, h, w) or None if frames differ, by the processor's own quantities:
+    which patches it kept, the patch grid, or the number of frames. A frame is a temporal patch where the model merges
+    frames. Raises StudyError if the account does not fit the frames given or the placeholder tokens at `places`, of
+    which `trailing` follow the last frame."""
     merged = 1  # frames in a temporal patch
     if "video_grid_thw" in given:
         t, h, w = given["video_grid_thw"][0].tolist()
@@ -133,8 +123,8 @@ def _frame_counts(
         pixels = given["pixel_values_videos" if "pixel_values_videos" in given else "pixel_values"]  # (…, T, 3, H, W)
         t = pixels.shape[-4]
         each = (len(places) - trailing) // t
-        h = math.isqrt(each) if math.isqrt(each) ** 2 == each else 1
-        w = each // h
+        side = math.isqrt(each)
+        h, w = (side, side) if side**2 == each else (1, each)
     counts = (h * w,) * t
     if "video_compression_mask" in given:
         counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
@@ -168,11 +158,9 @@ def _repaired(vlm: VideoLLM, inputs: Inputs, family: Family) -> Inputs:
 
 
 def continued_positions(positions: torch.Tensor, video: np.ndarray) -> torch.Tensor:
-    """m-RoPE positions (3 or 4, 1, n) in which text after a video goes on one after its largest position.
-
-    So the models were trained; transformers 5.3 to 5.23 goes on after the larger side of the video's grid instead,
-    inside the video's span of time if it is longer. A first of four rows counts plain text and stays.
-    """
+    """m-RoPE positions (3 or 4, 1, n) in which text after a video goes on one after its largest position. So the models
+    were trained; transformers 5.3 to 5.23 goes on after the larger side of the video's grid instead, inside the video's
+    span of time if it is longer. A first of four rows counts plain text and stays."""
     fixed = positions.clone()
     axes = fixed[-3:, 0]  # (3, n)
     for stop in np.flatnonzero(video[:-1] & ~video[1:]) + 1:

@@ -1,10 +1,10 @@
 """Checkpoints in their authors' own formats, as what transformers' own classes load.
 
 Three formats of the paper's models are not transformers' own. The image-only base of the LLaVA-NeXT models is stored as
-`llava_next`; the published study runs it through the class of the video model, without its tiles. Mini-InternVL
-stores InternVL-chat's tensor names and a config of its own. And a fine-tuned checkpoint may hold LoRA adapters beside
-its weights, in PEFT's format or among the weights; they are added in. All three are translations of a config and of
-named tensors; loading stays strict, since what is translated goes through the same comparison of names and shapes.
+`llava_next`; the published study runs it through the class of the video model. Mini-InternVL has InternVL-chat's tensor
+names and a config of its own. And a fine-tuned checkpoint may hold LoRA adapters beside its weights, in PEFT's format,
+or among them; they are added in. Loading stays strict: what is translated goes through the same comparison of names
+and shapes.
 """
 
 import json
@@ -22,11 +22,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for from_pretrained (`config`, `state_dict`, perhaps `key_mapping`); none where transformers reads the
-    folder as it is.
-
-    `config` is the parsed config.json. Raises StudyError for adapters that cannot be added in.
-    """
+    """Arguments for from_pretrained (`config`, `state_dict`, perhaps `key_mapping`), none where transformers reads the
+    folder as it is. `config` is the parsed config.json. Raises StudyError for adapters that cannot be added in."""
     translate = FORMATS.get(config.get("model_type"))
     adapted = (folder / ADAPTER).exists() or bool(config.get("lora_alpha"))
     if translate is None and not adapted:
@@ -47,9 +44,6 @@ def _read(*files: Path) -> Tensors:
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
-# ---- the image-only base of LLaVA-NeXT ----
-
-
 def _llava_next(folder: Path, config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
     """As the published study runs it: eight frames, each pooled to half its side, no tiles and no newline."""
     from transformers import LlavaConfig
@@ -61,9 +55,7 @@ def _llava_next(folder: Path, config: dict[str, Any], tensors: Tensors) -> dict[
     return {"config": LlavaConfig(**own, **shape), "state_dict": tensors}
 
 
-# ---- Mini-InternVL ----
-
-NAMES = {  # transformers' argument `key_mapping`: regular expressions in their names, one after another, and ours
+INTERNVL_NAMES = {  # for transformers' `key_mapping`: regular expressions in the published names, one after another
     r"^vision_model\.embeddings\.class_embedding": "model.vision_tower.embeddings.cls_token",
     r"^vision_model\.embeddings\.position_embedding": "model.vision_tower.embeddings.position_embeddings",
     r"^vision_model\.embeddings\.patch_embedding": "model.vision_tower.embeddings.patch_embeddings.projection",
@@ -80,11 +72,10 @@ NAMES = {  # transformers' argument `key_mapping`: regular expressions in their 
     r"^language_model\.model": "model.language_model",
     r"^language_model\.lm_head": "lm_head",
 }
-VISION = "hidden_size intermediate_size num_attention_heads num_hidden_layers image_size patch_size hidden_act"
 
 
 def _internvl_chat(folder: Path, config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
-    """The config in transformers' terms; the vision tower's joint query, key and value projections as three each."""
+    """Mini-InternVL: its config in transformers' terms, the vision tower's joint query-key-value projections parted."""
     from tokenizers import Tokenizer
     from transformers import InternVLConfig, InternVLVisionConfig
 
@@ -92,11 +83,12 @@ def _internvl_chat(folder: Path, config: dict[str, Any], tensors: Tensors) -> di
     if placeholder is None:
         raise StudyError(f"{folder}/tokenizer.json has no token <IMG_CONTEXT>; take it from the original checkpoint")
     vision = config["vision_config"]
+    sizes = "hidden_size intermediate_size num_attention_heads num_hidden_layers image_size patch_size".split()
     downsampled = config.get("downsample_ratio", 0.5)
     tokens = int(vision["image_size"] // vision["patch_size"] * downsampled)
     made = InternVLConfig(
         vision_config=InternVLVisionConfig(
-            **{name: vision[name] for name in [*VISION.split(), "layer_norm_eps"] if name in vision},
+            **{name: vision[name] for name in (*sizes, "hidden_act", "layer_norm_eps") if name in vision},
             attention_bias=vision.get("qkv_bias", False),
             use_qk_norm=vision.get("qk_normalization", False),
             norm_type=vision.get("norm_type", "layer_norm"),
@@ -110,12 +102,12 @@ def _internvl_chat(folder: Path, config: dict[str, Any], tensors: Tensors) -> di
         num_frames=FRAMES,
         frame_shape=[tokens, tokens],
         pooling_shape=[FRAMES, tokens, tokens],
-        by_columns=config.get("ps_version", "v1") == "v1",
+        by_columns=config.get("ps_version", "v1") == "v1",  # pixel shuffle v1: tokens go down a frame's columns
     )
     for name in [name for name in tensors if ".attn.qkv." in name]:
         parts = zip("qkv", tensors.pop(name).chunk(3), strict=True)
         tensors |= {name.replace(".qkv.", f".{x}_proj."): part for x, part in parts}
-    return {"config": made, "state_dict": tensors, "key_mapping": NAMES}
+    return {"config": made, "state_dict": tensors, "key_mapping": INTERNVL_NAMES}
 
 
 def _phi3(folder: Path, text: dict[str, Any]) -> Any:
@@ -136,19 +128,14 @@ def _phi3(folder: Path, text: dict[str, Any]) -> Any:
 
 FORMATS = {"llava_next": _llava_next, "internvl_chat": _internvl_chat}
 
-
-# ---- adapters ----
-
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PLAIN = {"use_dora": False, "fan_in_fan_out": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
 
 
 def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) -> Tensors:
-    """Weights with low-rank adapters added in: W + alpha / r · B A (Hu et al. 2021), summed in float32.
-
-    They come from adapter_model.safetensors, with alpha from adapter_config.json, or stand among the weights, with
-    `alpha`. Raises StudyError for other kinds of adapters, for one without a weight, and where there are none.
-    """
+    """Weights with low-rank adapters added in: W + alpha / r · B A (Hu et al. 2021), summed in float32. They come from
+    adapter_model.safetensors, with alpha from adapter_config.json, or stand among the weights, with `alpha`. Raises
+    StudyError for other kinds of adapters, for one without a weight, and where there are none."""
     root, low = False, {}
     if (folder / ADAPTER).exists():
         stated = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
@@ -168,9 +155,8 @@ def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) ->
             raise StudyError(f"{folder}: {name} is no low-rank adapter; only plain LoRA can be added in")
         pairs.setdefault(found[1], {})[found[2]] = tensor
     if not pairs:
-        raise StudyError(
-            f"{folder} states adapters (lora_alpha) but holds none; take them from the original checkpoint"
-        )
+        fix = "take them from the original checkpoint"
+        raise StudyError(f"{folder} states adapters (lora_alpha) but holds none; {fix}")
     for path, pair in pairs.items():
         name = _weight_of(folder, _base_name(path), base)
         a, b = (pair[x].float() if x in pair else torch.empty(0) for x in "AB")

@@ -1,9 +1,8 @@
 """From a clip to a merged prompt for the published study's own models: image models that see a clip frame by frame.
 
-A checkpoint in the format of LLaVA-NeXT-7B-Video-FT is an ordinary `llava` checkpoint with three extra facts in its
-config: the number of frames, and the token grid to which each clip's features are pooled *after* the projector.
-Mini-InternVL is shown frames in the same way, without pooling. transformers' own class holds the weights; here are the
-published frame processing, the pooling, and the merge of video features into the prompt's embeddings.
+A checkpoint in the format of LLaVA-NeXT-7B-Video-FT is an ordinary `llava` checkpoint whose config also states the
+number of frames, and the token grids of a frame before and of a clip after pooling, which follows the projector.
+Mini-InternVL is shown frames in the same way, without pooling. Frame processing and pooling are the published ones.
 """
 
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Clip, Question
-from analysis_lib.models.prompts import PROTOCOLS, build_prompt
+from analysis_lib.models.prompts import build_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import build_roles
 
@@ -27,21 +26,19 @@ def make_pooled_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=grid, answer=sample.answer)
     ids = list(encoded["input_ids"])
-    at = ids.index(vlm.tokenizer.convert_tokens_to_ids(PROTOCOLS[vlm.protocol].placeholder))
+    at = int(roles.positions("video")[0])  # of the placeholder
     video = encode_frames(vlm, clip.frames)
     words = torch.tensor([*ids[:at], 0, *ids[at + 1 :]], device=vlm.device)  # the placeholder may have no embedding
     text = vlm.hf.get_input_embeddings()(words)  # (len(ids), d)
     embeds = torch.cat([text[:at], video.to(text.dtype), text[at + 1 :]])[None]  # (1, n, d)
-    counts = (grid[1] * grid[2],) * grid[0]
-    return Inputs(ids, embeds, roles, [], embeds.shape[1], counts, grid, by_columns=_by_columns(vlm))
+    counts, by_columns = (grid[1] * grid[2],) * grid[0], getattr(vlm.hf.config, "by_columns", False)
+    return Inputs(ids, embeds, roles, [], embeds.shape[1], counts, grid, by_columns=by_columns)
 
 
 def pixel_values(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
-    """(T, 3, S, S) model input from (T, H, W, 3) uint8 frames, in the two published steps.
-
-    First a bicubic resize that keeps the aspect and never goes below the vision tower's size; then the CLIP processor:
-    short edge to that size, centre crop (the sides of a wide video are lost), normalise.
-    """
+    """(T, 3, S, S) model input from (T, H, W, 3) uint8 frames, in the two published steps: a bicubic resize that keeps
+    the aspect and never goes below the vision tower's size; then the CLIP processor: short edge to that size, centre
+    crop (the sides of a wide video are lost), normalise."""
     from PIL import Image
 
     height, width = frames.shape[1:3]
@@ -54,10 +51,8 @@ def pixel_values(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
 
 
 def encode_frames(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
-    """Video tokens (N_v, d), frame after frame, row by row, from (T, H, W, 3) uint8 frames.
-
-    Fewer frames than the model takes are each repeated, as published.
-    """
+    """Video tokens (N_v, d), frame after frame, row by row, from (T, H, W, 3) uint8 frames; fewer frames than the model
+    takes are each repeated, as published."""
     wanted, rows, columns = vlm.num_frames, *vlm.hf.config.frame_shape
     pixels = pixel_values(vlm, frames)
     features = torch.stack([*vlm.hf.get_image_features(pixel_values=pixels).pooler_output])  # (T, rows*columns, d)
@@ -65,15 +60,10 @@ def encode_frames(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
         raise StudyError(f"{features.shape[1]} patches a frame, but config.json states frame_shape [{rows}, {columns}]")
     if len(features) < wanted:
         features = features.repeat_interleave(wanted // len(features) + 1, dim=0)[:wanted]
-    volume = features.view(wanted, rows, columns, -1)
-    volume = (volume.transpose(1, 2) if _by_columns(vlm) else volume).permute(3, 0, 1, 2)  # (d, T, rows, columns)
+    order = (3, 0, 2, 1) if getattr(vlm.hf.config, "by_columns", False) else (3, 0, 1, 2)
+    volume = features.view(wanted, rows, columns, -1).permute(order)  # (d, T, rows, columns)
     pooled = torch.nn.functional.adaptive_avg_pool3d(volume, tuple(vlm.hf.config.pooling_shape))
     return pooled.flatten(1).T.contiguous()  # (T*h*w, d)
-
-
-def _by_columns(vlm: VideoLLM) -> bool:
-    """Whether the tokens of a frame go down its columns (InternVL-chat, pixel shuffle v1), and not along its rows."""
-    return getattr(vlm.hf.config, "by_columns", False)
 
 
 def model_inputs(vlm: VideoLLM, inputs: Inputs) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 A prompt is: system text, the video's placeholder, the question block, an instruction, and the start of the answer. With
 options it ends in an open parenthesis, so that the very next token is a letter; an open-ended question has a sentence
-to complete there, or nothing. Text is assembled from pieces, and the character span of each piece is noted as it is
-laid down. Token roles follow from these spans, so nothing is ever searched for in decoded text. Source of the layouts:
-MVBench's and Video-ChatGPT's public protocols, as PLLaVA and the paper use them (paper, appendices B and H).
+to complete there, or nothing. The character span of each piece is noted as it is laid down. Token roles follow from
+these spans, so nothing is ever searched for in decoded text. Source of the layouts: MVBench's and Video-ChatGPT's
+public protocols, as PLLaVA and the paper use them (paper, appendices B and H).
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,8 @@ Span = tuple[int, int]  # of characters, half-open
 CONTENT = "@@QUESTION@@"  # stands for the question block in a rendered chat template
 
 _WATCH = (
-    "Carefully watch the video and pay attention to the cause and sequence of events, "
-    "the detail and movement of objects, and the action and pose of persons. "
-    "Based on your observations, "
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
+    "objects, and the action and pose of persons. Based on your observations, "
 )
 _SELECT = f"{_WATCH}select the best option that accurately addresses the question.\n"
 _CHAT = (  # one space is missing in the published text
@@ -65,51 +64,43 @@ WORDINGS: dict[str, Wording] = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the half-open character spans of its parts: "image" (the placeholder), "question" (the bare
-    sentence), "option A", … (letter and text, no line break), "question_block" (from the label `Question:` to the end
-    of the last option)."""
+    """A prompt and where its parts are: "image" (the placeholder), "question" (the bare sentence), "option A", …
+    (letter and text, no line break), "question_block" (from the label `Question:` to the end of the last option)."""
 
     text: str
     spans: dict[str, Span]
 
 
 def build_prompt(question: Question, protocol: str) -> Prompt:
-    """The prompt of one sample. Turns are joined by one space, as published.
-
-    Raises SampleError for a sample that cannot be asked (no question, one option, too many, a placeholder in its
-    text), StudyError for an unknown protocol or wording.
-    """
+    """The prompt of one sample. Turns are joined by one space, as published. Raises SampleError for a sample that
+    cannot be asked, StudyError for an unknown protocol or wording."""
     if protocol not in PROTOCOLS:
         raise StudyError(f"unknown prompt protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     parts = PROTOCOLS[protocol]
     words = _checked(question, parts.placeholder)
-    before = f"{words.system} {parts.user}{parts.before_video}"
+    shown = f"{words.system} {parts.user}{parts.before_video}{parts.placeholder}{parts.after_video} {parts.user}"
     instruction = words.instruction and f"{words.instruction} "
-    after = f"{words.block_end} {instruction}{parts.assistant}"
-    return _laid_down(question, words, before, parts.placeholder, f"{parts.after_video} {parts.user}", after)
+    return _laid_down(question, shown, parts.placeholder, f"{words.block_end} {instruction}{parts.assistant}")
 
 
 def build_chat_prompt(question: Question, template: str, placeholder: str) -> Prompt:
-    """The prompt of one sample in a model's own chat template, `template`, rendered with CONTENT for the question.
-
-    The instruction and the start of the answer are those of the other protocols. Raises SampleError as `build_prompt`
-    does, StudyError if the template loses the video or the question, or shows the question first.
-    """
+    """The prompt of one sample in a model's own chat template, `template`, rendered with CONTENT for the question, and
+    with the other protocols' instruction and start of the answer. Raises SampleError as `build_prompt` does, StudyError
+    if the template loses the video or the question, or shows the question first."""
     words = _checked(question, placeholder)
     shown, _, after = template.partition(CONTENT)
     if template.count(CONTENT) != 1 or shown.count(placeholder) != 1 or placeholder in after:
         raise StudyError(
             f"the chat template must show one video ({placeholder}) and then the question, but renders as {template!r}"
         )
-    before, _, between = shown.partition(placeholder)
-    return _laid_down(question, words, before, placeholder, between, f"{words.block_end}{words.instruction}{after}")
+    return _laid_down(question, shown, placeholder, f"{words.block_end}{words.instruction}{after}")
 
 
-def _laid_down(question: Question, words: Wording, before: str, placeholder: str, between: str, after: str) -> Prompt:
-    """The text from its pieces, with the span of each named one: before the video, the video, between it and the
-    question block, the block, after it up to the start of the answer."""
-    text = before + placeholder + between
-    start, spans = len(text), {"image": (len(before), len(before) + len(placeholder))}
+def _laid_down(question: Question, shown: str, placeholder: str, after: str) -> Prompt:
+    """What is shown before the question block, with the placeholder once in it, the block, and what comes after it,
+    followed by the start of the answer."""
+    words, text, start = WORDINGS[question.wording], shown, shown.index(placeholder)
+    spans = {"image": (start, start + len(placeholder))}
     block = [(words.label, "question", question.question)]  # what leads to a named piece, its name, its text
     for letter, option in zip(LETTERS, question.options, strict=False):
         lead = "\n" if letter != LETTERS[0] else "\nOptions:\n"
@@ -118,7 +109,7 @@ def _laid_down(question: Question, words: Wording, before: str, placeholder: str
         text += lead
         spans[name] = (len(text), len(text) + len(piece))
         text += piece
-    spans["question_block"] = (start, len(text))
+    spans["question_block"] = (len(shown), len(text))
     return Prompt(text + after + words.answer_start + question.stem, spans)
 
 

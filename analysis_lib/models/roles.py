@@ -29,17 +29,13 @@ from analysis_lib.models.prompts import Prompt, Span
 
 @dataclass(frozen=True)
 class Roles:
-    """The role of each of n positions, with the characters each covers.
+    """The role of each of n positions, with the characters each covers."""
 
-    `names` (n,) role names, `spans` (n,) half-open character spans in `text` (video tokens carry the placeholder's),
-    `sentence` positions of the bare question sentence, `answer` 0-based index of the right option.
-    """
-
-    names: tuple[str, ...]
-    spans: tuple[Span, ...]
+    names: tuple[str, ...]  # (n,)
+    spans: tuple[Span, ...]  # (n,) in `text`; video tokens carry the placeholder's
     text: str
-    sentence: tuple[int, ...]
-    answer: int
+    sentence: tuple[int, ...]  # positions of the bare question sentence
+    answer: int  # 0-based index of the right option
 
     @cached_property
     def frame_of(self) -> np.ndarray:
@@ -47,11 +43,7 @@ class Roles:
         return np.array([int(name[6:]) if name.startswith("frame ") else 0 for name in self.names])
 
     def positions(self, which: str) -> np.ndarray:
-        """Sorted positions of a role or of a union of roles, named below.
-
-        `question_block` is the paper's "question", `question_only` its "non-option question"; `after_video` is the
-        template text between video and question (part of `system`). Raises StudyError for an unknown name.
-        """
+        """Sorted positions of a role or of a union of roles, named below. Raises StudyError for an unknown name."""
         names = np.array(self.names)
         option, true = np.char.startswith(names, "option "), names == f"option {LETTERS[self.answer]}"
         unions = {
@@ -60,9 +52,9 @@ class Roles:
             "options": option,
             "true_option": true,
             "false_options": option & ~true,
-            "question_block": option | (names == "question"),
-            "question_only": np.isin(np.arange(len(names)), self.sentence),
-            "after_video": (names == "system") & (np.cumsum(self.frame_of) > 0),
+            "question_block": option | (names == "question"),  # the paper's "question"
+            "question_only": np.isin(np.arange(len(names)), self.sentence),  # its "non-option question"
+            "after_video": (names == "system") & (np.cumsum(self.frame_of) > 0),  # template text before the question
         }
         if which not in {*unions, *self.names, "frame_text", "tail", "response"}:
             raise StudyError(f"unknown role {which!r}; known: {', '.join(dict.fromkeys([*self.names, *unions]))}")
@@ -81,11 +73,8 @@ class Roles:
 
 
 def build_roles(prompt: Prompt, offsets: Sequence[Span], *, grid: tuple[int, int, int], answer: int) -> Roles:
-    """Roles of a merged prompt whose placeholder grows into T*h*w video tokens, frame after frame.
-
-    `offsets` are the tokenizer's character spans, one a token, with one token for the placeholder. Raises SampleError
-    if these do not fit: no or several placeholder tokens, or as `expanded_roles` does.
-    """
+    """Roles of a merged prompt whose placeholder grows into T*h*w video tokens, frame after frame. `offsets` are the
+    tokenizer's spans, with one token for the placeholder; else SampleError, which `expanded_roles` raises too."""
     at = [i for i, span in enumerate(offsets) if tuple(span) == prompt.spans["image"]]
     if (found := len(at)) != 1:
         raise SampleError(f"the video placeholder became {found} tokens instead of one; the tokenizer does not know it")
@@ -97,11 +86,9 @@ def build_roles(prompt: Prompt, offsets: Sequence[Span], *, grid: tuple[int, int
 
 def expanded_roles(prompt: Prompt, offsets: Sequence[Span], frame_of: np.ndarray, *, answer: int) -> Roles:
     """Roles of a prompt whose placeholder is expanded in the text already, as processors of native models do it.
-
     `frame_of` (n,) is the 1-based frame of each video token, 0 for text; where a model merges two frames into one
     temporal patch, "frame" means this patch. Other tokens of the expansion are `frame_text`. Raises SampleError if
-    text is lost at the end, or an option has no token of its own.
-    """
+    text is lost at the end, or an option has no token of its own."""
     if offsets[-1][1] != len(prompt.text):
         raise SampleError("the prompt does not end with its last character; the tokenizer adds or drops text there")
     starts, stops = np.array(offsets).T

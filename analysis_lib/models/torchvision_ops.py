@@ -13,10 +13,8 @@ _declared = []  # keeps the torch.library handle alive: its operators vanish wit
 
 
 def ensure_torchvision() -> str:
-    """Import torchvision, declaring its two missing operators if need be.
-
-    Returns what was found: "own operators", "declared", or "absent" (transformers then works without it).
-    """
+    """Import torchvision, declaring its two missing operators if need be. Returns what was found: "own operators",
+    "declared", or "absent" (transformers then works without it)."""
     if importlib.util.find_spec("torchvision") is None:
         return "absent"
     try:
