@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +13,10 @@ from torch.nn import functional
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.checks import load_model, self_test
-from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
+from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.models import pooled
-from analysis_lib.models.families import INSTEAD
 from analysis_lib.models.merging import make_inputs, model_logits, on_grid
-from analysis_lib.study.locate import look_at_model
 
 LAYER = "language_model.model.layers.{}.self_attn.{}_proj"
 
@@ -209,29 +206,3 @@ def test_a_tensor_too_many_is_named(tmp_path):
     rewrite(folder, load_file(folder / "model.safetensors") | {"vision_model.extra": torch.ones(2)})
     with pytest.raises(StudyError, match="unexpected weights: vision_model.extra"):
         load_model(str(folder))
-
-
-@pytest.mark.parametrize("kind", INSTEAD)
-def test_what_works_is_named_where_code_of_a_checkpoint_is_not_run(copy, kind):
-    rewrite(copy, model_type=kind)
-    with pytest.raises(StudyError, match="needs code that is not run; use .*video_llama_3"):
-        load_model(str(copy))
-    with pytest.raises(StudyError, match="needs code that is not run"):  # before anything is loaded
-        look_at_model(str(copy), 0, "center")
-
-
-def test_depth_is_known_before_loading(copy, tmp_path):
-    folder = internvl(tmp_path / "original", "v2")
-    assert look_at_model(str(folder), 0, "center")[0] == default_window(3)
-    with pytest.raises(StudyError, match="window"):
-        look_at_model(str(folder), 4, "center")
-    image_base(copy)
-    assert look_at_model(str(copy), 0, "center")[0] == default_window(12)
-
-
-def test_grid_goes_along_rows_elsewhere():
-    inputs = SimpleNamespace(grid=(1, 2, 3), by_columns=False)
-    assert on_grid(inputs, np.arange(12).reshape(2, 6)).tolist() == [
-        [[[0, 1, 2], [3, 4, 5]]],
-        [[[6, 7, 8], [9, 10, 11]]],
-    ]
