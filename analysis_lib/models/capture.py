@@ -5,14 +5,12 @@ that later passes need: merged embeddings, positions, masks, features that the d
 vision features are kept too, so that the untouched model can be run again, for comparison, without its tower.
 """
 
-from __future__ import annotations
-
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
@@ -28,43 +26,35 @@ class _Stop(Exception):
 @torch.no_grad()
 def decoder_call(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
     """With what the model's own forward calls its decoder for the inputs `given`: embeddings (1, n, d), the rest."""
-    decoder, found = vlm.hf.get_decoder(), {}
+    found = {}
 
     def stop(module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
         found.update(zip(inspect.signature(module.forward).parameters, args, strict=False))
         found.update(kwargs)
         raise _Stop
 
-    handle = decoder.register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        vlm.hf(**given, use_cache=False, logits_to_keep=1)
-    except _Stop:
-        pass
+        with vlm.hf.get_decoder().register_forward_pre_hook(stop, with_kwargs=True), suppress(_Stop):
+            vlm.hf(**given, use_cache=False, logits_to_keep=1)
     except ValueError as error:  # as many features as placeholders, for example
         raise SampleError(f"the model refuses this clip ({str(error).splitlines()[0]})") from error
-    finally:
-        handle.remove()
     if found.get("inputs_embeds") is None:
         raise StudyError(f"{type(vlm.hf).__name__} does not call its decoder with embeddings; see models.decode")
     return found["inputs_embeds"], {k: v for k, v in found.items() if k not in NOT_OURS and v is not None}
 
 
 def encode_once(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any], dict[str, Any]]:
-    """`decoder_call`, and inputs for the model's own forward that hold vision features in place of pixels.
-
-    A model that does not take features gets its pixels again: the same, only slower.
-    """
+    """`decoder_call`, and inputs for the model's own forward that hold vision features in place of pixels; a model that
+    does not take features gets its pixels again: the same, only slower."""
     with _kept_features(vlm) as features:
         embeds, kwargs = decoder_call(vlm, given)
     encoded = {name: value for name, value in given.items() if not name.startswith("pixel")}
     found = next(iter(features.values()), None)
     for modality in dict.fromkeys((*features, "video")):  # some models encode videos as images and file them as videos
         encoded["mm_encoder_outputs"] = {modality: found}
-        try:
+        with suppress(SampleError, TypeError):
             if torch.equal(decoder_call(vlm, encoded)[0], embeds):
                 return embeds, kwargs, encoded
-        except (SampleError, TypeError):
-            continue
     return embeds, kwargs, dict(given)
 
 
@@ -73,33 +63,17 @@ def _kept_features(vlm: VideoLLM) -> Iterator[dict[str, Any]]:
     """What the model's `get_video_features` and `get_image_features` return inside the block, by modality."""
     owner, kept = vlm.hf.base_model, {}
 
-    def keeping(modality: str, encode: Any) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            found = encode(*args, **kwargs)
-            kept.clear()  # encoding a video may go through the image's encoder: what ends last is the model's own call
-            kept[modality] = found
-            return found
-
-        return run
+    def keep(modality: str, encode: Callable, /, *args: Any, **kwargs: Any) -> Any:
+        found = encode(*args, **kwargs)
+        kept.clear()  # encoding a video may go through the image's encoder: what ends last is the model's own call
+        kept[modality] = found
+        return found
 
     names = {m: f"get_{m}_features" for m in ("video", "image") if hasattr(owner, f"get_{m}_features")}
     try:
         for modality, name in names.items():
-            setattr(owner, name, keeping(modality, getattr(owner, name)))
+            setattr(owner, name, partial(keep, modality, getattr(owner, name)))
         yield kept
     finally:
         for name in names.values():
             owner.__dict__.pop(name, None)
-
-
-def continued_positions(positions: torch.Tensor, video: np.ndarray) -> torch.Tensor:
-    """m-RoPE positions (3 or 4, 1, n) in which text after a video goes on one after its largest position.
-
-    So the models were trained; transformers 5.3 to 5.23 goes on after the larger side of the video's grid instead,
-    inside the video's span of time if it is longer. A first of four rows counts plain text and stays.
-    """
-    fixed = positions.clone()
-    axes = fixed[-3:, 0]  # (3, n)
-    for stop in np.flatnonzero(video[:-1] & ~video[1:]) + 1:
-        axes[:, stop:] += axes[:, :stop].max() + 1 - axes[:, stop].max()
-    return fixed

@@ -3,8 +3,6 @@
 An unknown name, a wrong kind of model or a half-finished download ends in one line that says what to do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -17,21 +15,16 @@ from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 
 def find(model: str) -> Path | str:
-    """What a model's name means: a checkpoint folder that looks complete, or a hub id.
-
-    Accepts the name of an embedded model (a folder in data/models), any folder, or `owner/name`. Raises StudyError
-    with the fix.
-    """
+    """What a model's name means: a checkpoint folder that looks complete (the name of an embedded model in data/models,
+    or any folder), or a hub id `owner/name`. Raises StudyError with the fix."""
     for folder in (paths.MODELS / model, Path(model).expanduser()):
         if model and folder.is_dir():
             return check_folder(folder)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model):
         return model
-    embedded = sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
-    known = ", ".join(embedded) or "none here yet; make train makes them"
-    raise StudyError(
-        f"unknown model {model!r}: no such folder, nor an embedded model ({known}), nor a hub id owner/name"
-    )
+    names = sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
+    embedded = f"an embedded model ({', '.join(names) or 'none here yet; make train makes them'})"
+    raise StudyError(f"unknown model {model!r}: no such folder, nor {embedded}, nor a hub id owner/name")
 
 
 def check_folder(folder: Path) -> Path:
@@ -42,9 +35,8 @@ def check_folder(folder: Path) -> Path:
     if lacking:
         raise StudyError(f"{folder}/config.json does not state {', '.join(lacking)}; a video checkpoint must")
     if not list(folder.glob("*.safetensors")):
-        raise StudyError(
-            f"{folder} holds no weights (*.safetensors); download the checkpoint completely, or save it as safetensors"
-        )
+        fix = "download the checkpoint completely, or save it as safetensors"
+        raise StudyError(f"{folder} holds no weights (*.safetensors); {fix}")
     needed = ["tokenizer.json"]
     if not (family.protocol == "chat" and has_video_processor(folder)):
         needed.append("preprocessor_config.json")  # older checkpoints keep the video processor's settings here
@@ -65,15 +57,14 @@ def read_config(folder: Path) -> dict:
 
 
 def fetch(model: str) -> tuple[Path, str]:
-    """Download a hub repository (or find it in the cache): its folder and its commit."""
+    """A hub repository's folder, downloaded or found in the cache, and its commit."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
     except Exception as error:  # the hub client raises many kinds, also from the network libraries under it
-        raise StudyError(
-            f"model {model!r} could not be fetched from the hub ({type(error).__name__}); offline, pass its folder"
-        ) from None
+        hint = f"({type(error).__name__}); offline, pass its folder"
+        raise StudyError(f"model {model!r} could not be fetched from the hub {hint}") from None
     return check_folder(folder), folder.name
 
 

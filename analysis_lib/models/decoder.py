@@ -4,8 +4,6 @@ All families are reached through the same few functions. What a decoder is calle
 merged (`records.Inputs`), so nothing here knows a family.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -30,12 +28,10 @@ def final_norm(vlm: VideoLLM) -> torch.nn.Module:
 
 
 def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
-    """float32 logits (…, V) of residual states (…, d), through final norm (unless norm=False) and output head.
-
-    Modules are called, never their raw weights, so offloaded weights work too. A head in lower precision is copied
-    once to float32: half-precision logits near 20 are an eighth apart, which moves probabilities by several percent.
-    A model in float64 keeps float64. Logits are where `hidden` is.
-    """
+    """float32 logits (…, V) of residual states (…, d), through final norm (unless norm=False) and output head, on the
+    device of `hidden`. Modules are called, never their raw weights, so offloaded weights work too. A head in lower
+    precision is copied once to float32: half-precision logits near 20 are an eighth apart, which moves probabilities by
+    several percent. A model in float64 keeps float64."""
     head = vlm.hf.get_output_embeddings()
     wide = torch.float64 if head.weight.dtype == torch.float64 else torch.float32
     states = hidden.to(wide)

@@ -1,15 +1,13 @@
 """The one table of what differs between model families, and the checks that a family must pass.
 
-A native video model of transformers needs no code of its own here: its processor makes the prompt, its forward makes
-the decoder's inputs (`native.py`), and attention is cut through the arguments of its unmodified layers. The table
-holds the few facts that cannot be read off processor or model. An architecture that is not in it takes the same path
-with the default facts, after checks that stop with one message. Layers without softmax attention are refused by name:
-information would cross them around every cut edge.
+A native video model of transformers needs no code of its own (`native.py`): its processor makes the prompt, its
+forward the decoder's inputs, and attention is cut through the arguments of its unmodified layers. The table holds the
+few facts that cannot be read off processor or model. An architecture that is not in it takes the same path with the
+default facts, after checks that stop with one message.
 """
 
-from __future__ import annotations
-
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +19,14 @@ MASKABLE = ("sdpa", "eager", "flow_measured")  # attention kernels that take a m
 
 @dataclass(frozen=True)
 class Family:
-    """What the library must know of one `model_type`.
+    """What the library must know of one `model_type`."""
 
-    `hf_class`: transformers' class ("": the one that config.json names). `protocol`: prompt layout (`chat`: the
-    model's own chat template). `config_keys`: facts that config.json must state. `num_frames`: frames shown.
-    `trailing`: placeholder tokens after the last frame that belong to none. `positions`: "own", or "repaired" where
-    the installed transformers lets the text after a video start inside the video's span of time.
-    """
-
-    hf_class: str = ""
-    protocol: str = "chat"
-    config_keys: tuple[str, ...] = ()
-    num_frames: int = 8
-    trailing: int = 0
-    positions: str = "own"
+    hf_class: str = ""  # transformers' class; "": the one that config.json names
+    protocol: str = "chat"  # prompt layout; chat: the model's own chat template
+    config_keys: tuple[str, ...] = ()  # facts that config.json must state
+    num_frames: int = 8  # frames shown
+    trailing: int = 0  # placeholder tokens after the last frame that belong to none
+    positions: str = "own"  # or "repaired": transformers starts the text after a video inside the video's span of time
 
 
 FAMILIES = {
@@ -64,10 +56,7 @@ INSTEAD = {  # what works in place of checkpoints that bring code of their own
 
 
 def family_of(folder: Path, config: dict) -> Family:
-    """The family of a checkpoint folder; default facts for an unseen kind of model whose folder shows a video path.
-
-    Raises StudyError for other kinds.
-    """
+    """The family of a checkpoint folder, default facts for an unseen kind with a video path; StudyError for others."""
     kind = config.get("model_type")
     if kind in FAMILIES:
         return FAMILIES[kind]
@@ -83,12 +72,10 @@ def family_of(folder: Path, config: dict) -> Family:
 
 def has_video_processor(folder: Path) -> bool:
     """Whether the folder says how videos become the model's input."""
-    if (folder / "video_preprocessor_config.json").is_file():
-        return True
-    try:
-        return "video_processor" in json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
+    with suppress(FileNotFoundError, ValueError):
+        if "video_processor" in json.loads((folder / "processor_config.json").read_text(encoding="utf-8")):
+            return True
+    return (folder / "video_preprocessor_config.json").is_file()
 
 
 def check_decoder(hf: Any) -> None:
@@ -99,12 +86,10 @@ def check_decoder(hf: Any) -> None:
             f"{name}: its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be "
             "reached; name them in models.decoder_layers and models.final_norm"
         )
-    lacking = [i for i, layer in enumerate(decoder.layers, start=1) if not hasattr(layer, "self_attn")]
+    lacking = {i: layer for i, layer in enumerate(decoder.layers, start=1) if not hasattr(layer, "self_attn")}
     if lacking:
-        layer = decoder.layers[lacking[0] - 1]
-        mixer = next(
-            (type(m).__name__ for n, m in layer.named_children() if "attn" in n or "mixer" in n), "another kind"
-        )
+        parts = next(iter(lacking.values())).named_children()
+        mixer = next((type(part).__name__ for n, part in parts if "attn" in n or "mixer" in n), "another kind")
         raise StudyError(
             f"{name}: layers {', '.join(map(str, lacking))} have no softmax attention ({mixer} instead of self_attn); "
             "no edge can be cut there and information would pass, so this model cannot be studied by knockouts"

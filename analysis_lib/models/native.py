@@ -6,9 +6,7 @@ which frame follows from the processor's own quantities and must agree with the 
 model's own forward says with what it calls its decoder (`capture.py`), and every later pass calls it with the same.
 """
 
-from __future__ import annotations
-
-import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,74 +16,77 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.inputs.records import Question
-from analysis_lib.models.agreement import answer_ids, check_frames
-from analysis_lib.models.capture import continued_positions, decoder_call, encode_once
+from analysis_lib.inputs.records import Clip, Question
+from analysis_lib.models.capture import decoder_call, encode_once
 from analysis_lib.models.families import FAMILIES, Family
-from analysis_lib.models.prompts import CONTENT, build_chat_prompt, expanded
+from analysis_lib.models.prompts import CONTENT, Span, build_chat_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import expanded_roles
 
 
-def prepare(vlm: VideoLLM, folder: Path) -> None:
-    """Give a loaded model its processor and its rendered chat template.
-
-    Raises StudyError if either is missing or does not take videos.
-    """
+def processor_and_template(folder: Path, tokenizer: Any) -> tuple[Any, str]:
+    """A checkpoint's processor and its rendered chat template; StudyError if either is missing or takes no videos.
+    The processor gets the tokenizer as saved: its own may have been rebuilt from a class name, with other ids."""
     from transformers import AutoProcessor
 
     try:
-        vlm.processor = _with_tokenizer(AutoProcessor.from_pretrained(folder), vlm.tokenizer)
-        user = [{"type": "video"}, {"type": "text", "text": CONTENT}]
-        conversation = [{"role": "user", "content": user}]
-        vlm.template = vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+        processor = AutoProcessor.from_pretrained(folder)
+        processor.tokenizer = tokenizer
+        for name in [name for name in vars(processor) if name.endswith("_token_id")]:
+            token = getattr(processor, name.removesuffix("_id"), None)
+            if isinstance(token, str):
+                setattr(processor, name, tokenizer.convert_tokens_to_ids(token))
+        turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": CONTENT}]}
+        template = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     except Exception as error:  # missing files, packages or templates surface as many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StudyError(f"{folder}: the processor or its chat template cannot be used ({reason})") from error
-    if not isinstance(getattr(vlm.processor, "video_token", None), str):
-        raise StudyError(f"{folder}: {type(vlm.processor).__name__} takes no videos")
+    if not isinstance(getattr(processor, "video_token", None), str):
+        raise StudyError(f"{folder}: {type(processor).__name__} takes no videos")
+    return processor, template
 
 
-def _with_tokenizer(processor: Any, tokenizer: Any) -> Any:
-    """The processor with the tokenizer as saved; its own may have been rebuilt from a class name, with other ids."""
-    processor.tokenizer = tokenizer
-    for name in [name for name in vars(processor) if name.endswith("_token_id")]:
-        token = getattr(processor, name.removesuffix("_id"), None)
-        if isinstance(token, str):
-            setattr(processor, name, tokenizer.convert_tokens_to_ids(token))
-    return processor
-
-
-@torch.no_grad()
-def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Any) -> Inputs:
-    """Prompt and clip merged by the model itself. `clip` is a Clip or its frames (T, H, W, 3) uint8.
-
-    Fewer frames than the model is shown are each repeated. Raises SampleError for a bad sample, StudyError if the
-    processor's output does not add up.
-    """
+def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
+    """Prompt and clip merged by the model itself, but for the letters. Raises SampleError for a bad sample, StudyError
+    if the processor's output does not add up."""
     family = FAMILIES.get(vlm.hf.config.model_type, Family())
-    prompt = build_chat_prompt(sample, vlm.template, vlm.processor.video_token)
-    given, replacement = _process(vlm, prompt.text, clip)
-    prompt = expanded(prompt, replacement)
-    ids, offsets = _tokens(vlm, prompt.text, given["input_ids"][0].tolist())
+    start = vlm.tokenizer.bos_token
+    adds_start = not (start and vlm.template.startswith(start))  # the tokenizer, where the chat template does not
+    placeholder = vlm.processor.video_token
+    given, grown = _process(vlm, build_chat_prompt(sample, vlm.template, placeholder).text, clip, adds_start)
+    prompt = build_chat_prompt(sample, vlm.template.replace(placeholder, grown), grown)
+    encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True, add_special_tokens=adds_start)
+    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    if ids != given["input_ids"][0].tolist():
+        name = type(vlm.processor).__name__
+        raise StudyError(f"{name} tokenizes otherwise than tokenizer.json; roles cannot be assigned")
     places = _placeholders(vlm, ids, offsets, prompt.spans["image"])
-    counts, grid = frame_counts(vlm, given, places, family.trailing)
+    counts, grid = _frame_counts(vlm, given, places, family.trailing)
     frame_of = np.zeros(len(ids), int)
     frame_of[places[: sum(counts)]] = np.repeat(np.arange(1, len(counts) + 1), counts)
-    roles = expanded_roles(prompt, offsets, frame_of.tolist(), answer=sample.answer)
+    roles = expanded_roles(prompt, offsets, frame_of, answer=sample.answer)
     embeds, kwargs, given = encode_once(vlm, given)
-    letters = answer_ids(vlm, sample, prompt.text)
-    inputs = Inputs(ids, embeds, roles, letters, len(ids), counts, grid, kwargs, given)
-    return _repaired(vlm, inputs, family)
+    return _repaired(vlm, Inputs(ids, embeds, roles, [], len(ids), counts, grid, kwargs, given), family)
 
 
-def _process(vlm: VideoLLM, text: str, clip: Any) -> tuple[dict[str, Any], str]:
+def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[dict[str, Any], str]:
     """The model's inputs, and the text that the processor put for the placeholder."""
-    frames, metadata = _frames(vlm, clip)
+    from transformers.video_utils import VideoMetadata
+
+    if not np.isfinite(clip.seconds).all():
+        raise SampleError("the video states no frame rate, but this model's prompt states times")
+    fps = next((i / at for i, at in zip(clip.indices[::-1], clip.seconds[::-1], strict=True) if at > 0), 1.0)
+    held, height, width = clip.frames.shape[:3]
+    order = np.arange(held).repeat(-(-vlm.num_frames // held))[: vlm.num_frames]  # fewer frames are each repeated
+    total = clip.indices[-1] + 1
+    metadata = VideoMetadata(
+        total_num_frames=total, fps=fps, width=width, height=height, duration=total / fps,
+        frames_indices=[int(clip.indices[i]) for i in order],
+    )  # fmt: skip
     try:
         given = vlm.processor(
-            text=[text], videos=[frames], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt",
-            return_text_replacement_offsets=True, add_special_tokens=_adds_special(vlm, text),
+            text=[text], videos=[clip.frames[order]], video_metadata=[metadata], do_sample_frames=False,
+            return_tensors="pt", return_text_replacement_offsets=True, add_special_tokens=adds_start,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise SampleError(f"the model's processor refuses this clip ({str(error).splitlines()[0]})") from error
@@ -93,51 +94,11 @@ def _process(vlm: VideoLLM, text: str, clip: Any) -> tuple[dict[str, Any], str]:
     given.pop("video_metadata", None)
     if len(replaced) != 1:
         raise StudyError(f"{type(vlm.processor).__name__} put {len(replaced)} videos into the prompt instead of one")
-    given = {name: value.to(vlm.device) for name, value in given.items()}
-    return {k: v.to(vlm.dtype) if v.is_floating_point() else v for k, v in given.items()}, replaced[0]["replacement"]
+    return dict(given.to(vlm.device, vlm.dtype)), replaced[0]["replacement"]  # only floats change their type
 
 
-def _frames(vlm: VideoLLM, clip: Any) -> tuple[np.ndarray, Any]:
-    """Frames as many as the model is shown, and when they are in the video. Bare frames count as one a second."""
-    from transformers.video_utils import VideoMetadata
-
-    frames = getattr(clip, "frames", clip)
-    check_frames(vlm, frames)
-    indices = getattr(clip, "indices", tuple(range(len(frames))))
-    seconds = getattr(clip, "seconds", tuple(map(float, range(len(frames)))))
-    if not np.isfinite(seconds).all():
-        raise SampleError("the video states no frame rate, but this model's prompt states times")
-    fps = next((i / at for i, at in zip(indices[::-1], seconds[::-1], strict=True) if at > 0), 1.0)
-    order = np.arange(len(frames)).repeat(-(-vlm.num_frames // len(frames)))[: vlm.num_frames]
-    total = indices[-1] + 1
-    height, width = frames.shape[1:3]
-    metadata = VideoMetadata(
-        total_num_frames=total, fps=fps, width=width, height=height, duration=total / fps,
-        frames_indices=[int(indices[i]) for i in order],
-    )  # fmt: skip
-    return frames[order], metadata
-
-
-def _adds_special(vlm: VideoLLM, text: str) -> bool:
-    """Whether the tokenizer has to add its start token: not if the chat template wrote it."""
-    start = vlm.tokenizer.bos_token
-    return not (start and text.startswith(start))
-
-
-def _tokens(vlm: VideoLLM, text: str, theirs: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
-    encoded = vlm.tokenizer(text, return_offsets_mapping=True, add_special_tokens=_adds_special(vlm, text))
-    if list(encoded["input_ids"]) != theirs:
-        raise StudyError(
-            f"{type(vlm.processor).__name__} tokenizes otherwise than tokenizer.json; roles cannot be assigned"
-        )
-    return theirs, encoded["offset_mapping"]
-
-
-def _placeholders(
-    vlm: VideoLLM, ids: Sequence[int], offsets: Sequence[tuple[int, int]], span: tuple[int, int]
-) -> np.ndarray:
-    """Positions in the expansion whose embeddings the model replaces by video features; some families use the image's
-    token for that."""
+def _placeholders(vlm: VideoLLM, ids: Sequence[int], offsets: Sequence[Span], span: Span) -> np.ndarray:
+    """Positions of `span` that the model fills with video features; some families use the image's token for that."""
     names = [f"{kind}_token_{what}" for kind in ("video", "image") for what in ("id", "index")]
     known = {getattr(vlm.hf.config, name, None) for name in names}
     places = [i for i, at in enumerate(offsets) if ids[i] in known and span[0] <= at[0] < span[1]]
@@ -146,37 +107,34 @@ def _placeholders(
     return np.array(places)
 
 
-def frame_counts(
+def _frame_counts(
     vlm: VideoLLM, given: Mapping[str, torch.Tensor], places: np.ndarray, trailing: int
 ) -> tuple[tuple[int, ...], tuple[int, int, int] | None]:
-    """Tokens of each frame, and their layout (T, h, w) or None if frames differ.
-
-    By the processor's own quantities: which patches it kept, the patch grid, or the number of frames. A frame is a
-    temporal patch where the model merges frames. Raises StudyError if the account does not fit the frames given or the
-    placeholder tokens at `places`, of which `trailing` follow the last frame.
-    """
-    tool, merged, grid = vlm.processor.video_processor, 1, None
+    """Tokens of each frame, and their layout (T, h, w) or None if frames differ, by the processor's own quantities:
+    which patches it kept, the patch grid, or the number of frames. A frame is a temporal patch where the model merges
+    frames. Raises StudyError if the account does not fit the frames given or the placeholder tokens at `places`, of
+    which `trailing` follow the last frame."""
+    merged = 1  # frames in a temporal patch
     if "video_grid_thw" in given:
         t, h, w = given["video_grid_thw"][0].tolist()
-        merged, side = getattr(tool, "temporal_patch_size", 1), tool.merge_size
-        grid = (t, h // side, w // side)
-        counts = (grid[1] * grid[2],) * t
-        if "video_compression_mask" in given:
-            counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
+        tool = vlm.processor.video_processor
+        merged, h, w = getattr(tool, "temporal_patch_size", 1), h // tool.merge_size, w // tool.merge_size
     else:
         pixels = given["pixel_values_videos" if "pixel_values_videos" in given else "pixel_values"]  # (…, T, 3, H, W)
         t = pixels.shape[-4]
-        counts = ((len(places) - trailing) // t,) * t
-        side = int(counts[0] ** 0.5)
-        grid = (t, side, side) if side**2 == counts[0] else (t, 1, counts[0])
-    runs = [len(list(run)) for _, run in itertools.groupby(enumerate(places), lambda p: p[1] - p[0])]
-    whole = [sum(counts) + trailing]
-    if t * merged != vlm.num_frames or runs not in (whole, [n for n in counts if n]):
+        each = (len(places) - trailing) // t
+        side = math.isqrt(each)
+        h, w = (side, side) if side**2 == each else (1, each)
+    counts = (h * w,) * t
+    if "video_compression_mask" in given:
+        counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
+    runs = [len(run) for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)]
+    if t * merged != vlm.num_frames or runs not in ([sum(counts) + trailing], [n for n in counts if n]):
         raise StudyError(
             f"{type(vlm.processor).__name__} made runs of {runs} video tokens of {vlm.num_frames} frames, where {t} x "
             f"{merged} frames with {counts} tokens were expected; state what differs in families.FAMILIES"
         )
-    return counts, grid if len(set(counts)) == 1 else None
+    return counts, (t, h, w) if len(set(counts)) == 1 else None
 
 
 def _repaired(vlm: VideoLLM, inputs: Inputs, family: Family) -> Inputs:
@@ -197,3 +155,14 @@ def _repaired(vlm: VideoLLM, inputs: Inputs, family: Family) -> Inputs:
     if not torch.equal(kwargs["position_ids"], fixed):
         raise StudyError(f"{type(vlm.hf).__name__} did not take the repaired positions")
     return replace(inputs, embeds=embeds, decoder_kwargs=kwargs, model_inputs=given, positions="repaired")
+
+
+def continued_positions(positions: torch.Tensor, video: np.ndarray) -> torch.Tensor:
+    """m-RoPE positions (3 or 4, 1, n) in which text after a video goes on one after its largest position. So the models
+    were trained; transformers 5.3 to 5.23 goes on after the larger side of the video's grid instead, inside the video's
+    span of time if it is longer. A first of four rows counts plain text and stays."""
+    fixed = positions.clone()
+    axes = fixed[-3:, 0]  # (3, n)
+    for stop in np.flatnonzero(video[:-1] & ~video[1:]) + 1:
+        axes[:, stop:] += axes[:, :stop].max() + 1 - axes[:, stop].max()
+    return fixed

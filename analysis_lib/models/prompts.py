@@ -2,24 +2,22 @@
 
 A prompt is: system text, the video's placeholder, the question block, an instruction, and the start of the answer. With
 options it ends in an open parenthesis, so that the very next token is a letter; an open-ended question has a sentence
-to complete there, or nothing. Text is assembled from pieces, and the character span of each piece is noted as it is
-laid down. Token roles follow from these spans, so nothing is ever searched for in decoded text. Source of the layouts:
-MVBench's and Video-ChatGPT's public protocols, as PLLaVA and the paper use them (paper, appendices B and H).
+to complete there, or nothing. The character span of each piece is noted as it is laid down. Token roles follow from
+these spans, so nothing is ever searched for in decoded text. Source of the layouts: MVBench's and Video-ChatGPT's
+public protocols, as PLLaVA and the paper use them (paper, appendices B and H).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.records import LETTERS, Question
 
+Span = tuple[int, int]  # of characters, half-open
 CONTENT = "@@QUESTION@@"  # stands for the question block in a rendered chat template
 
 _WATCH = (
-    "Carefully watch the video and pay attention to the cause and sequence of events, "
-    "the detail and movement of objects, and the action and pose of persons. "
-    "Based on your observations, "
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
+    "objects, and the action and pose of persons. Based on your observations, "
 )
 _SELECT = f"{_WATCH}select the best option that accurately addresses the question.\n"
 _CHAT = (  # one space is missing in the published text
@@ -31,12 +29,12 @@ _CHAT = (  # one space is missing in the published text
 
 @dataclass(frozen=True)
 class Protocol:
-    """The turns of a family of models. `placeholder` is the one token that stands for all video tokens."""
+    """The turns of a family of models."""
 
     user: str
     assistant: str
     before_video: str
-    placeholder: str
+    placeholder: str  # the one token that stands for all video tokens
     after_video: str
 
 
@@ -48,14 +46,13 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Wording:
-    """What is said in the turns: the label before the question, the end of its block, an instruction, and how the
-    answer starts (before the question's own `stem`)."""
+    """What is said in the turns."""
 
     system: str
     label: str = "Question: "
-    block_end: str = ""
+    block_end: str = ""  # of the question block
     instruction: str = ""
-    answer_start: str = ""
+    answer_start: str = ""  # the question's own `stem` follows
 
 
 WORDINGS: dict[str, Wording] = {
@@ -67,88 +64,53 @@ WORDINGS: dict[str, Wording] = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the half-open character spans of its parts.
-
-    `spans` has "image" (the placeholder), "question" (the bare sentence), "option A", … (letter and text, no line
-    break), "question_block" (from the label `Question:` to the end of the last option)."""
+    """A prompt and where its parts are: "image" (the placeholder), "question" (the bare sentence), "option A", …
+    (letter and text, no line break), "question_block" (from the label `Question:` to the end of the last option)."""
 
     text: str
-    spans: dict[str, tuple[int, int]]
-
-
-class _Pen:
-    """Lays text down and notes where named pieces came to lie."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.spans: dict[str, tuple[int, int]] = {}
-
-    def write(self, piece: str, name: str | None = None) -> None:
-        if name is not None:
-            self.spans[name] = (len(self.text), len(self.text) + len(piece))
-        self.text += piece
+    spans: dict[str, Span]
 
 
 def build_prompt(question: Question, protocol: str) -> Prompt:
-    """The prompt of one sample. Turns are joined by one space, as published.
-
-    Raises SampleError for a sample that cannot be asked (no question, one option, too many, a placeholder in its
-    text), StudyError for an unknown protocol or wording.
-    """
+    """The prompt of one sample. Turns are joined by one space, as published. Raises SampleError for a sample that
+    cannot be asked, StudyError for an unknown protocol or wording."""
     if protocol not in PROTOCOLS:
         raise StudyError(f"unknown prompt protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     parts = PROTOCOLS[protocol]
     words = _checked(question, parts.placeholder)
-    pen = _Pen()
-    pen.write(f"{words.system} {parts.user}{parts.before_video}")
-    pen.write(parts.placeholder, "image")
-    pen.write(f"{parts.after_video} {parts.user}")
-    _write_block(pen, question, words)
-    said = f"{words.block_end} {words.instruction} " if words.instruction else f"{words.block_end} "
-    pen.write(said + parts.assistant)
-    pen.write(words.answer_start + question.stem)
-    return Prompt(pen.text, pen.spans)
+    shown = f"{words.system} {parts.user}{parts.before_video}{parts.placeholder}{parts.after_video} {parts.user}"
+    instruction = words.instruction and f"{words.instruction} "
+    return _laid_down(question, shown, parts.placeholder, f"{words.block_end} {instruction}{parts.assistant}")
 
 
 def build_chat_prompt(question: Question, template: str, placeholder: str) -> Prompt:
-    """The prompt of one sample in a model's own chat template, `template`, rendered with CONTENT for the question.
-
-    The instruction and the start of the answer are those of the other protocols. Raises SampleError as `build_prompt`
-    does, StudyError if the template loses the video or the question, or shows the question first.
-    """
+    """The prompt of one sample in a model's own chat template, `template`, rendered with CONTENT for the question, and
+    with the other protocols' instruction and start of the answer. Raises SampleError as `build_prompt` does, StudyError
+    if the template loses the video or the question, or shows the question first."""
     words = _checked(question, placeholder)
-    before, _, after = template.partition(CONTENT)
-    if template.count(CONTENT) != 1 or before.count(placeholder) != 1 or placeholder in after:
+    shown, _, after = template.partition(CONTENT)
+    if template.count(CONTENT) != 1 or shown.count(placeholder) != 1 or placeholder in after:
         raise StudyError(
             f"the chat template must show one video ({placeholder}) and then the question, but renders as {template!r}"
         )
-    pen = _Pen()
-    pen.write(before[: before.index(placeholder)])
-    pen.write(placeholder, "image")
-    pen.write(before[before.index(placeholder) + len(placeholder) :])
-    _write_block(pen, question, words)
-    pen.write(f"{words.block_end}{words.instruction}{after}")
-    pen.write(words.answer_start + question.stem)
-    return Prompt(pen.text, pen.spans)
+    return _laid_down(question, shown, placeholder, f"{words.block_end}{words.instruction}{after}")
 
 
-def expanded(prompt: Prompt, replacement: str) -> Prompt:
-    """The prompt with its placeholder replaced by the text that a processor puts there."""
-    start, stop = prompt.spans["image"]
-    by = len(replacement) - (stop - start)
-    spans = {name: tuple(at + by * (at >= stop) for at in span) for name, span in prompt.spans.items()}
-    return Prompt(prompt.text[:start] + replacement + prompt.text[stop:], spans)
-
-
-def _write_block(pen: _Pen, question: Question, words: Wording) -> None:
-    start = len(pen.text)
-    pen.write(words.label)
-    pen.write(question.question, "question")
-    pen.write("\nOptions:" if question.options else "")
+def _laid_down(question: Question, shown: str, placeholder: str, after: str) -> Prompt:
+    """What is shown before the question block, with the placeholder once in it, the block, and what comes after it,
+    followed by the start of the answer."""
+    words, text, start = WORDINGS[question.wording], shown, shown.index(placeholder)
+    spans = {"image": (start, start + len(placeholder))}
+    block = [(words.label, "question", question.question)]  # what leads to a named piece, its name, its text
     for letter, option in zip(LETTERS, question.options, strict=False):
-        pen.write("\n")
-        pen.write(f"({letter}) {option}", f"option {letter}")
-    pen.spans["question_block"] = (start, len(pen.text))
+        lead = "\n" if letter != LETTERS[0] else "\nOptions:\n"
+        block.append((lead, f"option {letter}", f"({letter}) {option}"))
+    for lead, name, piece in block:
+        text += lead
+        spans[name] = (len(text), len(text) + len(piece))
+        text += piece
+    spans["question_block"] = (len(shown), len(text))
+    return Prompt(text + after + words.answer_start + question.stem, spans)
 
 
 def _checked(question: Question, placeholder: str) -> Wording:

@@ -10,17 +10,12 @@ from analysis_lib.models.roles import Roles
 
 @dataclass
 class VideoLLM:
-    """A loaded model with what is needed to ask it about a clip.
+    """A loaded model with what is needed to ask it about a clip."""
 
-    `name` is the folder's or the hub repository's last part. Native video models have a `processor` and the rendered
-    chat `template`, pooled ones an `image_processor`. `positions`: see `families.Family`. `noops` holds what all-open
-    masks changed, by attention kernel and prompt (`receipts`).
-    """
-
-    name: str
+    name: str  # the folder's or the hub repository's last part
     hf: Any
     tokenizer: Any
-    image_processor: Any
+    image_processor: Any  # of pooled models
     protocol: str
     num_frames: int
     device: torch.device
@@ -28,32 +23,26 @@ class VideoLLM:
     weights_sha256: str
     revision: str | None
     letter_ids: tuple[int, ...]  # vocabulary entry of each bare letter A, B, …
-    processor: Any = None
-    template: str = ""
-    positions: str = "own"
-    noops: dict[tuple[str, str], float] = field(default_factory=dict, repr=False)
+    processor: Any = None  # of native video models
+    template: str = ""  # and their chat template, rendered
+    positions: str = "own"  # see `families.Family`
+    noops: dict[tuple[str, str], float] = field(default_factory=dict, repr=False)  # see `receipts`
     _head32: Any = field(default=None, repr=False)
 
 
 @dataclass
 class Inputs:
-    """One prompt merged with its video.
+    """One prompt merged with its video."""
 
-    `embeds` (1, n, d) and `decoder_kwargs` are what the decoder is called with, `model_inputs` what the model's own
-    forward is (None: pooled, built from `embeds`; there `input_ids` keeps the one placeholder). `frame_tokens` are the
-    tokens of each frame by the processor's account, `grid` (T, h, w) their layout, None if frames differ (`on_grid`).
-    `calls` is the record of the clean pass, once one was made (`exact.record`).
-    """
-
-    input_ids: list[int]
-    embeds: torch.Tensor
+    input_ids: list[int]  # pooled: with the one placeholder
+    embeds: torch.Tensor  # (1, n, d), what the decoder is called with
     roles: Roles
     letter_ids: list[int]
     n: int
-    frame_tokens: tuple[int, ...] = ()
-    grid: tuple[int, int, int] | None = None
-    decoder_kwargs: dict[str, Any] = field(default_factory=dict)
-    model_inputs: dict[str, Any] | None = None
+    frame_tokens: tuple[int, ...] = ()  # of each frame, by the processor's account
+    grid: tuple[int, int, int] | None = None  # their layout (T, h, w), None if frames differ (`on_grid`)
+    decoder_kwargs: dict[str, Any] = field(default_factory=dict)  # what else the decoder is called with
+    model_inputs: dict[str, Any] | None = None  # what the model's own forward takes; None: pooled, made from `embeds`
     positions: str = "own"
     by_columns: bool = False
-    calls: Any = field(default=None, init=False, repr=False)
+    calls: Any = field(default=None, init=False, repr=False)  # the record of the clean pass, once made (`exact.record`)

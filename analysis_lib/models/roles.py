@@ -16,8 +16,6 @@ one role:
     last          the position that predicts the answer
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,26 +24,18 @@ import numpy as np
 
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.records import LETTERS
-from analysis_lib.models.prompts import Prompt
-
-UNIONS = (
-    "video", "text", "options", "true_option", "false_options", "question_block", "question_only", "after_video",
-)  # fmt: skip
+from analysis_lib.models.prompts import Prompt, Span
 
 
 @dataclass(frozen=True)
 class Roles:
-    """The role of each of n positions, with the characters each covers.
+    """The role of each of n positions, with the characters each covers."""
 
-    `names` (n,) role names, `spans` (n,) half-open character spans in `text` (video tokens carry the placeholder's),
-    `sentence` positions of the bare question sentence, `answer` 0-based index of the right option.
-    """
-
-    names: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
+    names: tuple[str, ...]  # (n,)
+    spans: tuple[Span, ...]  # (n,) in `text`; video tokens carry the placeholder's
     text: str
-    sentence: tuple[int, ...]
-    answer: int
+    sentence: tuple[int, ...]  # positions of the bare question sentence
+    answer: int  # 0-based index of the right option
 
     @cached_property
     def frame_of(self) -> np.ndarray:
@@ -53,33 +43,28 @@ class Roles:
         return np.array([int(name[6:]) if name.startswith("frame ") else 0 for name in self.names])
 
     def positions(self, which: str) -> np.ndarray:
-        """Sorted positions of a role or of a union of roles (see UNIONS).
-
-        `question_block` is the paper's "question", `question_only` its "non-option question"; `after_video` is the
-        template text between video and question (part of `system`). Raises StudyError for an unknown name.
-        """
+        """Sorted positions of a role or of a union of roles, named below. Raises StudyError for an unknown name."""
         names = np.array(self.names)
-        option = np.char.startswith(names, "option ")
-        true = names == f"option {LETTERS[self.answer]}"
+        option, true = np.char.startswith(names, "option "), names == f"option {LETTERS[self.answer]}"
         unions = {
             "video": self.frame_of > 0,
             "text": self.frame_of == 0,
             "options": option,
             "true_option": true,
             "false_options": option & ~true,
-            "question_block": option | (names == "question"),
-            "question_only": np.isin(np.arange(len(names)), self.sentence),
-            "after_video": (names == "system") & (np.cumsum(self.frame_of) > 0),
+            "question_block": option | (names == "question"),  # the paper's "question"
+            "question_only": np.isin(np.arange(len(names)), self.sentence),  # its "non-option question"
+            "after_video": (names == "system") & (np.cumsum(self.frame_of) > 0),  # template text before the question
         }
-        if which not in unions and which not in self.names and which not in ("frame_text", "tail", "response"):
-            raise StudyError(f"unknown role {which!r}; known: {', '.join([*dict.fromkeys(self.names), *UNIONS])}")
+        if which not in {*unions, *self.names, "frame_text", "tail", "response"}:
+            raise StudyError(f"unknown role {which!r}; known: {', '.join(dict.fromkeys([*self.names, *unions]))}")
         return np.flatnonzero(unions.get(which, names == which))
 
     def runs(self, which: str) -> list[tuple[int, int]]:
         """The role's positions as half-open runs of neighbours, in order."""
         at = self.positions(which)
-        pieces = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
-        return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces if len(piece)]
+        runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
+        return [(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
 
     def quote(self, first: int, stop: int) -> str:
         """The prompt text that positions first..stop-1 cover."""
@@ -87,77 +72,38 @@ class Roles:
         return self.text[min(starts) : max(ends)]
 
 
-def build_roles(
-    prompt: Prompt, offsets: Sequence[tuple[int, int]], *, grid: tuple[int, int, int], answer: int
-) -> Roles:
-    """Roles of a merged prompt whose placeholder grows into T*h*w video tokens, frame after frame.
-
-    `offsets` are the tokenizer's character spans, one a token, with one token for the placeholder. Raises SampleError
-    if these do not fit: no or several placeholder tokens, text lost at the end, or an option without a token of its
-    own.
-    """
+def build_roles(prompt: Prompt, offsets: Sequence[Span], *, grid: tuple[int, int, int], answer: int) -> Roles:
+    """Roles of a merged prompt whose placeholder grows into T*h*w video tokens, frame after frame. `offsets` are the
+    tokenizer's spans, with one token for the placeholder; else SampleError, which `expanded_roles` raises too."""
     at = [i for i, span in enumerate(offsets) if tuple(span) == prompt.spans["image"]]
-    if len(at) != 1:
-        raise SampleError(
-            f"the video placeholder became {len(at)} tokens instead of one; the tokenizer does not know it"
-        )
-    if offsets[-1][1] != len(prompt.text):
-        raise SampleError("the prompt does not end with its last character; the tokenizer adds or drops text there")
-    frames, per_frame = grid[0], grid[1] * grid[2]
-    video = [f"frame {i + 1}" for i in range(frames) for _ in range(per_frame)]
-    names = [_role(span, prompt) for span in offsets]
-    names[-1] = "last"
-    spans = [tuple(span) for span in offsets]
-    sentence = [i for i, span in enumerate(spans) if _overlap(span, prompt.spans["question"])]
-    roles = Roles(
-        names=(*names[: at[0]], *video, *names[at[0] + 1 :]),
-        spans=(*spans[: at[0]], *(spans[at[0]] for _ in video), *spans[at[0] + 1 :]),
-        text=prompt.text,
-        sentence=tuple(i + len(video) - 1 for i in sentence),  # the question comes after the video
-        answer=answer,
-    )
-    _check_options(roles, prompt)
-    return roles
+    if (found := len(at)) != 1:
+        raise SampleError(f"the video placeholder became {found} tokens instead of one; the tokenizer does not know it")
+    video = np.arange(1, grid[0] + 1).repeat(grid[1] * grid[2])
+    spans = [*offsets[: at[0]], *[offsets[at[0]]] * len(video), *offsets[at[0] + 1 :]]
+    frame_of = np.insert(np.zeros(len(offsets) - 1, int), at * len(video), video)
+    return expanded_roles(prompt, spans, frame_of, answer=answer)
 
 
-def expanded_roles(
-    prompt: Prompt, offsets: Sequence[tuple[int, int]], frame_of: Sequence[int], *, answer: int
-) -> Roles:
+def expanded_roles(prompt: Prompt, offsets: Sequence[Span], frame_of: np.ndarray, *, answer: int) -> Roles:
     """Roles of a prompt whose placeholder is expanded in the text already, as processors of native models do it.
-
     `frame_of` (n,) is the 1-based frame of each video token, 0 for text; where a model merges two frames into one
-    temporal patch, "frame" means this patch. Other tokens of the expansion are `frame_text`. Raises SampleError as
-    `build_roles` does.
-    """
+    temporal patch, "frame" means this patch. Other tokens of the expansion are `frame_text`. Raises SampleError if
+    text is lost at the end, or an option has no token of its own."""
     if offsets[-1][1] != len(prompt.text):
         raise SampleError("the prompt does not end with its last character; the tokenizer adds or drops text there")
-    spans = tuple((int(start), int(stop)) for start, stop in offsets)
-    names = [f"frame {frame}" if frame else _role(span, prompt) for frame, span in zip(frame_of, spans, strict=True)]
-    for i, span in enumerate(spans):
-        if not frame_of[i] and _overlap(span, prompt.spans["image"]):
-            names[i] = "frame_text"
+    starts, stops = np.array(offsets).T
+
+    def overlaps(part: str) -> np.ndarray:
+        return np.maximum(starts, prompt.spans[part][0]) < np.minimum(stops, prompt.spans[part][1])
+
+    options = [name for name in prompt.spans if name.startswith("option ")]
+    parts = ["image", *options, "question_block"]  # a token that overlaps several belongs to the first
+    cases = [*map(overlaps, parts), starts >= prompt.spans["question_block"][1]]
+    text = np.select(cases, ["frame_text", *options, "question", "tail"], "system").tolist()
+    names = [f"frame {frame}" if frame else name for frame, name in zip(frame_of, text, strict=True)]
     names[-1] = "last"
-    sentence = tuple(i for i, span in enumerate(spans) if _overlap(span, prompt.spans["question"]))
-    roles = Roles(tuple(names), spans, prompt.text, sentence, answer)
-    _check_options(roles, prompt)
-    return roles
-
-
-def _role(span: tuple[int, int], prompt: Prompt) -> str:
-    for name, part in prompt.spans.items():
-        if name.startswith("option ") and _overlap(span, part):
-            return name
-    block = prompt.spans["question_block"]
-    if _overlap(span, block):
-        return "question"
-    return "tail" if span[0] >= block[1] else "system"
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return max(one[0], other[0]) < min(one[1], other[1])
-
-
-def _check_options(roles: Roles, prompt: Prompt) -> None:
-    missing = [name for name in prompt.spans if name.startswith("option ") and name not in roles.names]
+    missing = [name for name in options if name not in names]
     if missing:
         raise SampleError(f"{missing[0]} has no token of its own")
+    spans = tuple(zip(starts.tolist(), stops.tolist(), strict=True))
+    return Roles(tuple(names), spans, prompt.text, tuple(np.flatnonzero(overlaps("question")).tolist()), answer)

@@ -9,18 +9,12 @@ implementation, and only after an import has failed for want of them. Calling ei
 import importlib
 import importlib.util
 
-SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
 _declared = []  # keeps the torch.library handle alive: its operators vanish with it
 
 
 def ensure_torchvision() -> str:
-    """Import torchvision, declaring its two missing operators if need be.
-
-    Returns what was found: "own operators", "declared", or "absent" (transformers then works without it).
-    """
+    """Import torchvision, declaring its two missing operators if need be. Returns what was found: "own operators",
+    "declared", or "absent" (transformers then works without it)."""
     if importlib.util.find_spec("torchvision") is None:
         return "absent"
     try:
@@ -28,15 +22,10 @@ def ensure_torchvision() -> str:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        _declare()
+        from torch.library import Library  # here: a name is checked without torch
+
+        _declared.append(Library("torchvision", "FRAGMENT"))
+        for name in ("nms", "qnms"):
+            _declared[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         importlib.import_module("torchvision")
     return "declared" if _declared else "own operators"
-
-
-def _declare() -> None:
-    from torch.library import Library
-
-    library = Library("torchvision", "FRAGMENT")
-    for schema in SCHEMAS:
-        library.define(schema)
-    _declared.append(library)

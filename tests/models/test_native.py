@@ -15,8 +15,9 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.models import families
-from analysis_lib.models.capture import continued_positions, decoder_call
+from analysis_lib.models.capture import decoder_call
 from analysis_lib.models.merging import make_inputs, model_logits
+from analysis_lib.models.native import continued_positions
 from analysis_lib.study import runs as study
 from analysis_lib.study.provenance import of_model
 

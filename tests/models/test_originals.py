@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +13,10 @@ from torch.nn import functional
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.checks import load_model, self_test
-from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
+from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
 from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.models import pooled
-from analysis_lib.models.families import INSTEAD
 from analysis_lib.models.merging import make_inputs, model_logits, on_grid
-from analysis_lib.study.locate import look_at_model
 
 LAYER = "language_model.model.layers.{}.self_attn.{}_proj"
 
@@ -161,11 +158,12 @@ def original_features(t, pixels, version):
 def test_mini_internvl_computes_what_its_tensors_say(tmp_path, version, tiny_frames, make_sample):
     folder = internvl(tmp_path / "original", version)
     vlm, tensors = load_model(str(folder), device="cpu"), load_file(folder / "model.safetensors")
-    assert vlm.protocol == "mvbench-phi3" and vlm.num_frames == 8 and pooled.video_grid(vlm) == (8, 2, 2)
+    assert vlm.protocol == "mvbench-phi3" and vlm.num_frames == 8
     wanted = original_features(tensors, pooled.pixel_values(vlm, tiny_frames), version)
     found = pooled.encode_frames(vlm, tiny_frames)
     assert torch.allclose(found, wanted.flatten(0, 1), atol=1e-4)
     inputs = make_inputs(vlm, make_sample(), tiny_frames)
+    assert inputs.grid == (8, 2, 2)
     checks = self_test(vlm, inputs)
     assert checks["passed"].all(), checks[~checks["passed"]]
     corner = on_grid(inputs, np.arange(32))[0]  # tokens of the first frame where they stand in the picture
@@ -184,9 +182,9 @@ def test_mini_internvl_is_cut_alike_in_both_modes(tmp_path, tiny_frames, make_sa
     assert (exact - full).abs().max() < 1e-6 and full.std(0).max() > 0.05  # cuts differ in what they do
 
 
-def test_pixel_shuffle_is_v1_where_the_config_says_nothing(tmp_path, tiny_frames):
+def test_pixel_shuffle_is_v1_where_the_config_says_nothing(tmp_path, asked):
     vlm = load_model(str(internvl(tmp_path / "none", None)), device="cpu")
-    assert pooled.by_columns(vlm)
+    assert make_inputs(vlm, asked[1], asked[0]).by_columns
 
 
 @pytest.mark.parametrize(
@@ -208,29 +206,3 @@ def test_a_tensor_too_many_is_named(tmp_path):
     rewrite(folder, load_file(folder / "model.safetensors") | {"vision_model.extra": torch.ones(2)})
     with pytest.raises(StudyError, match="unexpected weights: vision_model.extra"):
         load_model(str(folder))
-
-
-@pytest.mark.parametrize("kind", INSTEAD)
-def test_what_works_is_named_where_code_of_a_checkpoint_is_not_run(copy, kind):
-    rewrite(copy, model_type=kind)
-    with pytest.raises(StudyError, match="needs code that is not run; use .*video_llama_3"):
-        load_model(str(copy))
-    with pytest.raises(StudyError, match="needs code that is not run"):  # before anything is loaded
-        look_at_model(str(copy), 0, "center")
-
-
-def test_depth_is_known_before_loading(copy, tmp_path):
-    folder = internvl(tmp_path / "original", "v2")
-    assert look_at_model(str(folder), 0, "center")[0] == default_window(3)
-    with pytest.raises(StudyError, match="window"):
-        look_at_model(str(folder), 4, "center")
-    image_base(copy)
-    assert look_at_model(str(copy), 0, "center")[0] == default_window(12)
-
-
-def test_grid_goes_along_rows_elsewhere():
-    inputs = SimpleNamespace(grid=(1, 2, 3), by_columns=False)
-    assert on_grid(inputs, np.arange(12).reshape(2, 6)).tolist() == [
-        [[[0, 1, 2], [3, 4, 5]]],
-        [[[6, 7, 8], [9, 10, 11]]],
-    ]

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from analysis_lib import paths
 
 FRESH = """
@@ -21,6 +23,7 @@ print(found)
 """
 
 
+@pytest.mark.slow
 def test_import_in_a_fresh_interpreter():
     out = subprocess.run([sys.executable, "-c", FRESH], check=True, cwd=paths.ROOT, capture_output=True, text=True)
     assert out.stdout.strip() in ("own operators", "absent", "declared, and not callable")
