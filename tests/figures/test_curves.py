@@ -1,15 +1,16 @@
-"""Figures hold what their tables say; files come out the same twice; every pathway has its own look."""
+"""Curves hold what their tables say, and curves that share a figure differ without colour."""
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import planted
 import pytest
 
-from analysis_lib.errors import StudyError
-from analysis_lib.figures import bars as charts
-from analysis_lib.figures import pictures
-from analysis_lib.figures import style as plots
-from analysis_lib.findings import paper as findings
+from analysis_lib import figures
+from analysis_lib.figures.style import STYLE
 from analysis_lib.findings import stats
+
+TASKS = {*planted.TASKS, stats.MEAN_OF_TASKS}
 
 
 @pytest.fixture(scope="module")
@@ -22,138 +23,88 @@ def knock(base):
     return planted.knockout(np.random.default_rng(1), base)
 
 
-@pytest.fixture(scope="module")
-def table(base, knock):
-    return plots.knockout_table(knock[knock.edge_set.isin(pictures.ROUTES)], base)
-
-
 @pytest.fixture(autouse=True)
 def closed():
     yield
-    plots.plt.close("all")
+    plt.close("all")
 
 
-def test_table_has_intervals_counts_and_clipped_windows(table):
+def test_table_has_intervals_counts_and_clipped_windows(base, knock):
+    fig, table = figures.video_question_last(knock, base, "Title")
+    assert set(table.edge_set) == {"video->question", "video->last", "question->last", "last->last"}
     assert (table.low <= table["mean"]).all() and (table["mean"] <= table.high).all() and table.p.between(0, 1).all()
     assert set(table.loc[table.clipped, "layer"]) == {1, 12}
-    assert set(table.task) == {*planted.TASKS, stats.MEAN_OF_TASKS}
+    assert set(table.task) == TASKS and len(fig.axes) == len(TASKS)
 
 
-def test_panels_draw_the_means_of_the_table(table):
-    fig = plots.curve_panels(table, "Title", "change (%)", shade=plots.half(table))
-    part = table[(table.task == "action_antonym") & (table.edge_set == "cross-frame")]
+def test_panels_draw_the_means_of_the_table(base, knock):
+    fig, table = figures.cross_frame({"video model": knock[knock.edge_set == "cross-frame"]}, base, "Title")
+    part = table[(table.task == "action_antonym") & (table.series == "video model")]
     drawn = [line.get_ydata() for line in fig.axes[0].lines]
     assert any(len(y) == 12 and np.allclose(y, part["mean"]) for y in drawn)
     assert fig.legends[0].get_title().get_text() == "Title" and "(n = " in fig.axes[0].get_title(loc="left")
+    shaded = fig.axes[0].patches[0].get_bbox()
+    assert (shaded.x0, shaded.x1) == (0.5, 6.5)  # the first half of the layers
 
 
-def test_one_task_has_one_panel(base, knock):
-    one = plots.knockout_table(knock[(knock.task == "object_count") & (knock.edge_set == "cross-frame")], base)
-    assert len(plots.curve_panels(one, "t", "y").axes) == 1
+def test_one_task_has_one_panel_and_all_edge_sets(base, knock):
+    fig, table = figures.knockout_curves(knock[knock.task == "object_count"], base, "t")
+    assert len(fig.axes) == 1 and set(table.edge_set) == set(planted.BUMPS)
 
 
-def test_curves_that_share_a_figure_differ_without_colour():
-    groups = [plots.STYLE.keys() & set(group) for group in (
-        ("video model", "image model"), ("video->question", "video->last", "question->last", "last->last"),
-        ("question_only->last", "true_option->last", "false_options->last"),
-        ("video->question_only", "question_only->true_option", "video->true_option"),
-    )]  # fmt: skip
-    for group in groups:
-        assert len({plots.STYLE[name][:2] for name in group}) == len(group)
-    assert set(planted.BUMPS) <= set(plots.STYLE)
+@pytest.mark.parametrize(
+    ("draw", "edge_sets"),
+    [
+        (lambda *tables: figures.video_question_last(*tables, "t"), 4),
+        (lambda *tables: figures.options_to_last(*tables, "t"), 3),
+        (figures.to_true_option, 3),
+    ],
+)
+def test_curves_that_share_a_figure_differ_without_colour(base, knock, draw, edge_sets):
+    _, table = draw(knock, base)
+    names = set(table["edge_set"])
+    assert len({STYLE[name][:2] for name in names}) == len(names) == edge_sets
 
 
-def test_saved_files_are_the_same_twice(tmp_path, table, capsys):
-    for folder in ("a", "b"):
-        fig = plots.curve_panels(table, "Title", "y")
-        plots.save_figure(fig, "01_x", table, "What is seen.", model="models/tiny", out=str(tmp_path / folder))
-    files = sorted(p.name for p in (tmp_path / "a/figures/tiny").iterdir())
-    assert files == ["01_x.csv", "01_x.pdf", "01_x.png"]
-    for name in files:
-        assert (tmp_path / "a/figures/tiny" / name).read_bytes() == (tmp_path / "b/figures/tiny" / name).read_bytes()
+def test_every_edge_set_has_a_style():
+    assert STYLE["video model"][:2] != STYLE["image model"][:2] and set(planted.BUMPS) <= set(STYLE)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, table):
-    (tmp_path / "figures").write_text("in the way")
-    with pytest.raises(StudyError, match="name another folder with --out"):
-        plots.save_figure(plots.curve_panels(table, "t", "y"), "x", table, "alt", model="m", out=str(tmp_path))
-
-
-def test_emergence_table_is_in_percent(base):
-    found = plots.emergence_table(planted.emergence(np.random.default_rng(2), base), base)
+def test_the_answer_is_in_percent(base):
+    fig, found = figures.answer_by_layer(planted.emergence(np.random.default_rng(2), base), base, "t")
     last = found[(found.layer == 12) & (found.series == "true option")]
-    assert (last["mean"] > 80).all()
-    plots.curve_panels(found, "t", "probability (%)", series="series")
+    assert (last["mean"] > 80).all() and len(fig.axes) == len(TASKS)
 
 
-def test_charts_draw(base, knock):
-    rng = np.random.default_rng(3)
-    accuracy = charts.accuracy_table(base, planted.controls(rng, base))
-    assert accuracy.set_index(["task", "control"]).loc[("object_count", "text only"), "chance"] == 25
-    charts.accuracy_figure(accuracy, "t")
-    lens = planted.lens(rng, base)
-    kinds = charts.keyword_table(lens, base)
-    assert kinds.groupby("kind").share.sum().round(9).eq(1).all()
-    words = charts.word_table(lens, base)
-    assert words.keyword.nunique() == 5 and words.drop_duplicates("place").keyword.iloc[0] == "red"
-    charts.keyword_figure(kinds, words, "t")
+def test_windows_have_a_panel_each(base):
+    rng, names = np.random.default_rng(3), ("cross-frame", "question->last")
+    spans = {k: lambda i, k=k: (max(1, i - k // 2), min(12, i + k // 2)) for k in (1, 3, 5)}
+    parts = [planted.knockout(rng, base, names, first_last=span).assign(window=k) for k, span in spans.items()]
+    fig, table = figures.window_sizes(pd.concat(parts), base)
+    assert table[table.clipped].groupby("window").layer.unique().map(list).to_dict() == {3: [1, 12], 5: [1, 2, 11, 12]}
+    titles = [ax.get_title(loc="left").split(" (n")[0] for ax in fig.axes]
+    assert titles == ["Window of 1 layer", "Window of 3 layers", "Window of 5 layers"]
+    assert fig.legends[0].get_title().get_text() == "Three routes, cut in windows of 1, 3, 5 layers"
 
 
-def test_pathway_chart_states_the_edges(base):
-    found = charts.pathway_table(planted.pathway(np.random.default_rng(4), base), base)
-    assert found.groupby("pathway").edges_kept.first().round().to_dict() == {"effective": 42, "full": 100, "random": 42}
-    fig = charts.pathway_figure(found, 35.0, "t")
-    assert "42 %" in {text.get_text() for text in fig.axes[1].texts}
+@pytest.fixture(scope="module")
+def halves(base):
+    """Answers are lost if any of layers 3 to 5 is cut; `up` cuts 1..l, `down` cuts l..12."""
+    rng = np.random.default_rng(4)
+    up = planted.knockout(rng, base, ["cross-frame"], first_last=lambda i: (1, i))
+    down = planted.knockout(rng, base, ["cross-frame"], first_last=lambda i: (i, 12))
+    base = base.set_index("sample_id")
+    for part in (up, down):
+        lost = (part.first_layer <= 5) & (part.last_layer >= 3)
+        part["correct"] = ~lost & base.loc[part.sample_id, "correct"].to_numpy()
+    return up, down
 
 
-def test_a_closed_route_has_no_bar():
-    found = charts.range_table({"measured": {"cross_frame": (1, 6)}})
-    fig = charts.range_figure(found, 12, "t")
-    assert len(fig.axes[0].patches) == 1 and [t.get_text() for t in fig.axes[0].texts][1:] == ["closed"] * 2
-
-
-def test_flow_shows_the_verdicts(base, knock, table):
-    curve = plots.emergence_table(planted.emergence(np.random.default_rng(2), base), base)
-    flow = pictures.flow_table(table, curve)
-    assert flow.groupby("series").layer.count().eq(12).all() and flow["mean"].max() > 30
-    claim = findings.cross_frame_early(knock, base)
-    claims = dict.fromkeys([*pictures.ROUTES, "true option"], claim)
-    fig = pictures.flow_figure(flow, claims, np.zeros((8, 4, 4, 3), np.uint8), "Which?", "B", title="t")
-    assert claim.verdict in fig.axes[1].get_title(loc="left")
-
-
-def test_words_prefer_keywords():
-    words = np.full((6, 2, 1, 1), "the", object)
-    words[0] = " red"
-    frames = np.zeros((2, 4, 4, 3), np.uint8)
-    fig = pictures.words_figure(frames, words, {"red": "spatial"}, title="t")
-    assert [ax.texts[0].get_text() for ax in fig.axes] == ["red"] * 2 + ["the"] * 4
-
-
-def test_attention_maps_share_a_scale():
-    maps = {"open": np.full((4, 2, 1, 1), 0.2), "cut": np.full((4, 2, 1, 1), 0.1)}
-    fig = pictures.attention_figure(np.zeros((2, 4, 4, 3), np.uint8), maps, title="t", layers=(2, 3))
-    assert {image.norm.vmax for ax in fig.axes for image in ax.images[1:]} == {0.2}
-
-
-def test_verdicts_of_two_models(base, knock):
-    from analysis_lib.findings import claims
-
-    found = claims.table([findings.cross_frame_early(knock, base)])
-    both = plots.pd.concat([found.assign(model="a"), found.assign(model="b", verdict="undecided")])
-    fig = charts.verdict_figure(both, "t")
-    assert {"reproduced", "undecided"} <= {text.get_text() for text in fig.axes[0].texts}
-
-
-def test_picture_tables_hold_every_number():
-    words = np.array([[[["red", "up"]]], [[["the", "red"]]]])
-    table = pictures.words_table(words, {"red": "spatial"})
-    assert len(table) == 4 and list(table.kind) == ["spatial", "", "", "spatial"]
-    attention = pictures.attention_table({"open": np.full((2, 3, 2, 2), 0.1)})
-    assert len(attention) == 6 and np.allclose(attention.attention, 0.4)
-
-
-def test_the_word_to_follow_is_temporal_if_there_is_one():
-    kinds = {"grows": "temporal", "shrinks": "temporal", "red": "spatial"}
-    assert pictures.query_word("What does the red one do? It grows. It shrinks.", kinds) == "grows"
-    assert pictures.query_word("Which way is it?", {}) == "Which"
+def test_accuracy_falls_where_the_border_passes_the_layers_that_count(base, halves):
+    fig, table = figures.halves(*halves, base, "t")
+    every = table[table.task == stats.MEAN_OF_TASKS].set_index(["series", "layer"])
+    level = 100 * base.groupby("task").correct.mean().mean()
+    assert every["untouched"].unique() == pytest.approx([level]) and every["chance"].unique() == pytest.approx([35.0])
+    assert every.loc["from layer 1", "mean"].tolist() == pytest.approx([level] * 2 + [0] * 10)
+    assert every.loc["to last layer", "mean"].tolist() == pytest.approx([0] * 5 + [level] * 7)
+    assert len(fig.axes) == len(TASKS) and {":", "-"} <= {line.get_linestyle() for line in fig.axes[0].lines}

@@ -4,19 +4,9 @@ import numpy as np
 import planted
 import pytest
 
+from analysis_lib import findings
 from analysis_lib.errors import StudyError
-from analysis_lib.figures import pictures
-from analysis_lib.findings import claims, stats
-from analysis_lib.findings import stored as overview
-from analysis_lib.paths import write_atomic
-from analysis_lib.study import tables
 from analysis_lib.study.request import check_request
-
-
-def write(folder, **frames):
-    for name, frame in frames.items():
-        columns = {column: frame[column] if column in frame else [None] * len(frame) for column in tables.SCHEMAS[name]}
-        write_atomic(folder / f"{name}.parquet", tables.to_bytes(name, planted.pd.DataFrame(columns)))
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +16,17 @@ def out(tmp_path_factory):
     base = planted.baseline(rng, n=24)
     knock = planted.knockout(rng, base)
     full, image = (root / "results" / name / "embedded-k3-center" for name in ("video", "image"))
-    write(full, baseline=base, knockout=knock, emergence=planted.emergence(rng, base), lens=planted.lens(rng, base))
-    ranges = claims.effective_ranges(knock, stats.split_videos(base, "selection"))
+    planted.store(full, baseline=base, knockout=knock, emergence=planted.emergence(rng, base))
+    planted.store(full, lens=planted.lens(rng, base))
+    ranges = findings.effective_ranges(knock, findings.split_videos(base, "selection"))
     name = check_request(model="video", ranges=ranges).ranges_name
-    write(full, controls=planted.controls(rng, base), pathway=planted.pathway(rng, base).assign(ranges=name))
-    write(image, baseline=base, knockout=planted.knockout(rng, base, ["cross-frame"], scale=0.05))
+    planted.store(full, controls=planted.controls(rng, base), pathway=planted.pathway(rng, base).assign(ranges=name))
+    planted.store(image, baseline=base, knockout=planted.knockout(rng, base, ["cross-frame"], scale=0.05))
     return root
 
 
 def test_every_stored_finding_is_tested(out):
-    table = overview.across_models("embedded", model="video", image_model="image", out=str(out))
+    table = findings.across_models("embedded", model="video", image_model="image", out=str(out))
     counts = table.groupby("model").size()
     assert counts["video"] == 13 and counts["image"] == 2
     assert (table[table.model == "video"].verdict == "reproduced").sum() >= 12  # few videos leave one undecided
@@ -44,10 +35,4 @@ def test_every_stored_finding_is_tested(out):
 
 def test_nothing_stored_names_the_command(tmp_path):
     with pytest.raises(StudyError, match="run python -m analysis_lib reproduce"):
-        overview.across_models("embedded", model="m", image_model="", out=str(tmp_path))
-
-
-def test_flow_needs_examples(out):
-    folder = overview.stored_folders("embedded", out=str(out))["video"]
-    with pytest.raises(StudyError, match="lacks knockouts, emergence or examples"):
-        pictures.flow(folder)
+        findings.across_models("embedded", model="m", image_model="", out=str(tmp_path))
