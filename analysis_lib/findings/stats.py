@@ -20,7 +20,6 @@ from analysis_lib.errors import StudyError
 DRAWS = 4000  # the Monte Carlo error of a 95 % bound is then about 2 % of the interval's width
 LEVEL = 0.95
 MEAN_OF_TASKS = "mean of tasks"  # the `task` of rows in which all tasks weigh the same
-Interval = tuple[float, float, float]  # an estimate and the bounds of its interval, in the unit of the values
 
 
 def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct") -> pd.DataFrame:
@@ -66,9 +65,10 @@ def across_tasks(reps: pd.DataFrame) -> pd.DataFrame:
     return reps.T.groupby(level=others).mean().T if others else reps.mean(axis=1).to_frame("mean")
 
 
-def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> Interval:
-    """95 % percentile interval of one column of replicates. Where all draws agree, the bounds are those that `n` equal
-    outcomes on a scale of length `span` still allow (exact binomial): "never in 40 videos" is not "never".
+def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> tuple[float, float, float]:
+    """The estimate of one column of replicates and its 95 % percentile interval. Where all draws agree, the bounds are
+    those that `n` equal outcomes on a scale of length `span` still allow (exact binomial): "never in 40 videos" is not
+    "never".
     """
     effect, tail = float(reps.iloc[0]), (1 - LEVEL) / 2
     low, high = np.nanquantile(reps.iloc[1:], [tail, 1 - tail]).tolist()
