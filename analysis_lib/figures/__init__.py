@@ -1,5 +1,30 @@
 """From tables and verdicts to figures.
 
-In: stored tables, and claims that give the titles. Out: one figure, with the table of the numbers in it. One function
-a figure. May import `findings`, and the tables of `study`.
+In: stored tables, and claims that give the titles. Out: a figure, with the table of the numbers in it. One function a
+figure: `figures/<model>/02_keywords.png` is drawn by `keywords`, and so for all. `save` writes picture and table. May
+import `findings`, and the tables of `study`.
 """
+
+from analysis_lib.figures.bars import accuracy, bench, keywords, open_layers, pathways, verdicts
+from analysis_lib.figures.curves import (
+    CURVE_NOTE,
+    answer_by_layer,
+    cross_frame,
+    frame_distance,
+    halves,
+    knockout_curves,
+    options_to_last,
+    to_true_option,
+    video_question_last,
+    window_sizes,
+)
+from analysis_lib.figures.maps import MAP_NOTE, frame_pairs, heads_to_last, heads_video_last
+from analysis_lib.figures.pictures import STEPS, attention, flow, query_word, words_on_frames
+from analysis_lib.figures.style import save
+
+__all__ = [  # in the order of the notebooks
+    "accuracy", "cross_frame", "halves", "window_sizes", "frame_pairs", "frame_distance", "video_question_last",
+    "heads_video_last", "to_true_option", "keywords", "words_on_frames", "attention", "options_to_last",
+    "heads_to_last", "answer_by_layer", "open_layers", "pathways", "verdicts", "flow", "bench", "knockout_curves",
+    "query_word", "save", "CURVE_NOTE", "MAP_NOTE", "STEPS",
+]  # fmt: skip

@@ -1,12 +1,12 @@
-"""Figures of single numbers: accuracies, keywords, pathways and verdicts. Style and colours are those of `plots.py`."""
+"""Figures of single numbers: accuracies, keywords, pathways, verdicts and costs."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.pyplot import Axes, Figure
+from matplotlib.pyplot import Axes
 
-from analysis_lib.figures.style import AMBER, GREEN, GREY, SPATIAL, STYLE, TEMPORAL, headline, layer_axis, task_name
+from analysis_lib.figures.style import AMBER, GREEN, GREY, STYLE, VERDICTS, Drawn, headline, layer_axis, task_name
 from analysis_lib.findings import claims, stats
 from analysis_lib.instrument.edges import ROUTES
 
@@ -21,39 +21,31 @@ PATHWAYS = {  # pathway: words for the reader, colour
     "random": ("random edges, same number", "#D9D9D9"),
     "all_cross_frame_off": ("no cross-frame edges at all", "#F0C6DD"),
 }
-VERDICTS = {"reproduced": GREEN, "undecided": AMBER, "not reproduced": "#E41A1C"}
+KINDS = {"spatial": "#9DACBB", "temporal": "#6E8DAB"}  # kind of keyword: colour
+BARS = {"errorbar": None, "saturation": 1}  # intervals are drawn from the table
 
 
-def _bars(table: pd.DataFrame) -> np.ndarray:
-    """Lengths of error bars below and above the mean, (2, rows)."""
-    return np.vstack([table["mean"] - table["low"], table["high"] - table["mean"]]).clip(min=0)
+def _whiskers(ax: Axes, table: pd.DataFrame, places: np.ndarray, *, across: bool, width: float) -> None:
+    """The intervals of bars at `places`; bars lie `across` the page, or stand."""
+    lengths = np.vstack([table["mean"] - table["low"], table["high"] - table["mean"]]).clip(min=0)
+    x, y, way = (table["mean"], places, "xerr") if across else (places, table["mean"], "yerr")
+    ax.errorbar(x, y, **{way: lengths}, fmt="none", ecolor="#333333", elinewidth=width)
 
 
-def percent(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table with mean and interval in percent."""
-    return table.assign(**{name: 100 * table[name] for name in ("mean", "low", "high")})
-
-
-def accuracy_table(baseline: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in % per task (and their mean) and condition, with the chance level of the same questions."""
+def accuracy(baseline: pd.DataFrame, controls: pd.DataFrame, title: str) -> Drawn:
+    """Right answers per task (and their mean) and condition with intervals; the black strokes are chance."""
     rows = pd.concat([baseline.assign(control="all frames in order"), controls])
-    table = percent(stats.task_intervals(rows, "correct", ["control"]))
-    chance = (100 / baseline["options"].map(len)).groupby(baseline["task"]).mean()
-    return table.assign(chance=table["task"].map(chance).fillna(chance.mean()))
-
-
-def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
-    """Accuracy per task and condition with intervals; the black strokes are chance."""
+    table = stats.task_intervals(rows, "correct", ["control"], scale=100)
+    table["chance"] = table["task"].map(stats.accuracy_levels(baseline)["chance"])
     chance = table.groupby("task", sort=False)["chance"].first()
     tasks, places = [*chance.index], np.arange(len(chance))
     names = [name for name in CONDITIONS if name in set(table["control"])]
     fig, ax = plt.subplots(figsize=(7.6, 0.6 * len(tasks) + 1.3))
     sns.barplot(table, y="task", x="mean", hue="control", order=tasks, hue_order=names,
-                palette={name: CONDITIONS[name] for name in names}, errorbar=None, saturation=1, ax=ax)  # fmt: skip
+                palette={name: CONDITIONS[name] for name in names}, ax=ax, **BARS)  # fmt: skip
     for i, name in enumerate(names):
         part = table[table["control"] == name].set_index("task").reindex(tasks)
-        y = places - 0.4 + 0.8 / len(names) * (i + 0.5)
-        ax.errorbar(part["mean"], y, xerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.9)
+        _whiskers(ax, part, places - 0.4 + 0.8 / len(names) * (i + 0.5), across=True, width=0.9)
     ax.vlines(chance, places - 0.42, places + 0.42, color="black", lw=1.6, label="chance")
     ax.set(xlim=(0, 100), xlabel="right answers (%), 95 % interval over videos", ylabel="")
     ax.set_yticks(places, [task_name(task) for task in tasks])
@@ -61,114 +53,67 @@ def accuracy_figure(table: pd.DataFrame, title: str) -> Figure:
     ax.get_legend().remove()
     headline(fig, title, handles, labels=labels, ncols=5, handlelength=1.4, columnspacing=1.2)
     sns.despine(ax=ax)
-    return fig
+    return fig, table
 
 
-def keyword_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Hits per question, kind of keyword and layer, with intervals; `share`: the part of a kind's hits in the layer."""
-    rows = lens[lens["kind"].isin(["spatial", "temporal"])]
+def keywords(lens: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+    """Left: in which layers each kind's hits are, in %. Right: where in depth each word comes up, shallow first. The
+    table has hits per question, kind and layer; `share` is the part of a kind's hits in the layer.
+    """
+    rows = lens[lens["kind"].isin(KINDS)]
     hits = rows.groupby(["task", "sample_id", "kind", "layer"], as_index=False)["count"].sum()
     table = stats.mean_interval(stats.attach(hits, baseline), "count", ["kind", "layer"])
-    return table.assign(share=table["mean"] / table.groupby("kind")["mean"].transform("sum"))
-
-
-def word_table(lens: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Share of each keyword's hits per layer for the 20 most frequent words; `place` orders them by depth."""
-    table = stats.attach(lens, baseline).groupby(["kind", "keyword", "layer"], as_index=False)["count"].sum()
-    table["hits"] = table.groupby("keyword")["count"].transform("sum")
-    table = table[table["hits"] > 0].assign(share=lambda rows: rows["count"] / rows["hits"])
-    words = table.assign(depth=table["share"] * table["layer"]).groupby("keyword")
-    words = words.agg(hits=("hits", "first"), depth=("depth", "sum")).nlargest(20, "hits")
-    places = {word: place for place, word in enumerate(words["depth"].sort_values().index)}
-    return table.assign(place=table["keyword"].map(places)).dropna().sort_values(["place", "layer"])
-
-
-def keyword_figure(kinds: pd.DataFrame, words: pd.DataFrame, title: str) -> Figure:
-    """Left: in which layers each kind's hits are, in %. Right: where in depth each word comes up, shallow first."""
+    total = table.groupby("kind")["mean"].sum()
+    table["share"] = table["mean"] / table["kind"].map(total)
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.9), width_ratios=[1.15, 1])
-    total = kinds.groupby("kind")["mean"].sum()
-    names = {kind: f"{kind}: {total.get(kind, 0):.1f} hits" for kind in ("spatial", "temporal")}
-    shares = kinds.assign(hits=kinds["kind"].map(names)).sort_values("layer")
+    names = {kind: f"{kind}: {total.get(kind, 0):.1f} hits" for kind in KINDS}
+    shares = table.assign(hits=table["kind"].map(names)).sort_values("layer")
     for column in ("mean", "low", "high"):
-        shares[column] = 100 * kinds[column] / kinds["kind"].map(total)
-    palette = dict(zip(names.values(), (SPATIAL, TEMPORAL), strict=True))
-    options = {"hue_order": [*names.values()], "palette": palette, "errorbar": None, "saturation": 1}
-    sns.barplot(shares, x="layer", y="mean", hue="hits", ax=left, **options)
+        shares[column] = 100 * table[column] / table["kind"].map(total)
+    palette = dict(zip(names.values(), KINDS.values(), strict=True))
+    sns.barplot(shares, x="layer", y="mean", hue="hits", hue_order=[*palette], palette=palette, ax=left, **BARS)
     for kind, shift in (("spatial", -0.2), ("temporal", 0.2)):
         part = shares[shares["kind"] == kind]
-        x = np.arange(len(part)) + shift
-        left.errorbar(x, part["mean"], yerr=_bars(part), fmt="none", ecolor="#333333", elinewidth=0.8)
+        _whiskers(left, part, np.arange(len(part)) + shift, across=False, width=0.8)
     for bar in left.containers[1]:
         bar.set_hatch("////")
     left.set(xlabel="layer", ylabel="share of the kind's hits on video tokens (%)")
     left.tick_params(axis="x", labelsize=7)
-    note = f"mean of {kinds['n_samples'].max()} questions, 95 % intervals"
+    note = f"mean of {table['n_samples'].max()} questions, 95 % intervals"
     sns.move_legend(left, "lower left", bbox_to_anchor=(0, 1), ncol=2, title=note, alignment="left", fontsize=7.5)
-    _word_grid(right, words)
+    _word_grid(right, stats.attach(lens, baseline))
     headline(fig, title)
     sns.despine(ax=left)
-    return fig
+    return fig, table
 
 
-def _word_grid(ax: Axes, words: pd.DataFrame) -> None:
-    """One row per word, darker where more of its hits are; temporal words in bold."""
-    if words.empty:
+def _word_grid(ax: Axes, rows: pd.DataFrame) -> None:
+    """Share of each word's hits per layer for the 20 most frequent words, by mean depth; temporal words in bold."""
+    table = rows.groupby(["kind", "keyword", "layer"], as_index=False)["count"].sum()
+    table["hits"] = table.groupby("keyword")["count"].transform("sum")
+    table = table[table["hits"] > 0].assign(share=lambda kept: kept["count"] / kept["hits"])
+    if table.empty:
         ax.set_axis_off()
         ax.text(0.5, 0.5, "no video token shows a keyword", ha="center", fontsize=8)
         return
-    grid = words.pivot(index="place", columns="layer", values="share")
+    words = table.assign(depth=table["share"] * table["layer"]).groupby("keyword")
+    words = words.agg(kind=("kind", "first"), hits=("hits", "first"), depth=("depth", "sum")).nlargest(20, "hits")
+    words = words.sort_values("depth")
+    grid = table.pivot(index="keyword", columns="layer", values="share").loc[words.index]
     bar = {"label": "share of the word's hits"}
     sns.heatmap(grid, cmap="Greys", ax=ax, cbar_kws=bar, linewidths=0.3, yticklabels=False)
-    names = words.drop_duplicates("place").set_index("place")
     ax.set(xlabel="layer", ylabel="")
-    ax.set_yticks(np.arange(len(names)) + 0.5, names["keyword"], rotation=0, fontsize=7.5)
-    for label, kind in zip(ax.get_yticklabels(), names["kind"], strict=True):
+    ax.set_yticks(np.arange(len(words)) + 0.5, words.index, rotation=0, fontsize=7.5)
+    for label, kind in zip(ax.get_yticklabels(), words["kind"], strict=True):
         temporal = kind == "temporal"
         label.set(fontweight="bold" if temporal else "normal", color="#35618F" if temporal else "#555555")
 
 
-def pathway_table(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in % per task (and their mean) and pathway, with the share of edges kept in %."""
-    kept = (100 * pathway["edges_kept"] / pathway["edges_total"]).groupby(pathway["pathway"]).mean()
-    table = percent(stats.task_intervals(claims.pathway_answers(pathway, baseline), "correct", ["pathway"]))
-    return table.assign(edges_kept=table["pathway"].map(kept).fillna(100.0))
-
-
-def pathway_figure(table: pd.DataFrame, chance: float, title: str) -> Figure:
-    """Accuracy of each pathway (mean of tasks, dots: single tasks) beside the share of edges it keeps."""
-    tasks, order = table[table["task"] != stats.MEAN_OF_TASKS], sorted(set(table["pathway"]), key=[*PATHWAYS].index)
-    means = stats.overall(table).set_index("pathway").loc[order].reset_index()
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 0.42 * len(order) + 1.2), width_ratios=[2.2, 1], sharey=True)
-    options = {
-        "y": "pathway", "order": order, "hue": "pathway", "palette": [PATHWAYS[name][1] for name in order],
-        "legend": False, "errorbar": None, "saturation": 1,
-    }  # fmt: skip
-    sns.barplot(means, x="mean", ax=left, **options)
-    left.errorbar(means["mean"], range(len(order)), xerr=_bars(means), fmt="none", ecolor="#333333", elinewidth=1.1)
-    below = tasks["pathway"].map(order.index) + 0.27
-    left.scatter(tasks["mean"], below, s=9, color="#333333", alpha=0.6, zorder=3, lw=0)
-    left.axvline(chance, color="black", lw=1.2, ls=":")
-    left.text(chance, -0.55, " chance", fontsize=7.5, va="bottom")
-    sns.barplot(means, x="edges_kept", ax=right, **options)
-    for y, kept in enumerate(means["edges_kept"]):
-        right.text(kept + 2, y, f"{kept:.0f} %", va="center", fontsize=8)
-    left.set(xlim=(0, 100), xlabel=f"right answers (%), n = {means['n_samples'].max()}", ylabel="")
-    left.set_yticks(range(len(order)), [PATHWAYS[name][0] for name in order])
-    right.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel="edges kept (%)", ylabel="")
-    headline(fig, title)
-    sns.despine(fig=fig)
-    return fig
-
-
-def range_table(ranges: dict[str, dict[str, tuple[int, int]]]) -> pd.DataFrame:
-    """Open layers per rule and route, one row each; a route that a rule closes everywhere has no layers."""
+def open_layers(ranges: dict[str, dict[str, tuple[int, int]]], n_layers: int) -> Drawn:
+    """The layers in which each route is open by each rule; a route that a rule closes everywhere has no layers."""
     rows = [(rule, route, *spans.get(name, (np.nan, np.nan)))
             for rule, spans in ranges.items() for name, route in ROUTES.items()]  # fmt: skip
-    return pd.DataFrame(rows, columns=["rule", "edge_set", "first", "last"])
-
-
-def range_figure(table: pd.DataFrame, n_layers: int, title: str) -> Figure:
-    """The layers in which each route is open, one line per rule and route."""
+    table = pd.DataFrame(rows, columns=["rule", "edge_set", "first", "last"])
     fig, ax = plt.subplots(figsize=(7.6, 0.27 * len(table) + 1.1))
     for y, row in enumerate(table.itertuples()):
         text = "closed"
@@ -178,12 +123,40 @@ def range_figure(table: pd.DataFrame, n_layers: int, title: str) -> Figure:
         ax.text(n_layers + 0.7, y, text, va="center", fontsize=8)
     ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="layer")
     ax.set_yticks(range(len(table)), table["rule"] + ": " + table["edge_set"].str.replace("->", " → "))
-    headline(fig, title)
+    headline(fig, "Layers in which each route stays open")
     layer_axis(ax, n_layers)
-    return fig
+    return fig, table
 
 
-def verdict_figure(table: pd.DataFrame, title: str) -> Figure:
+def pathways(pathway: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+    """Accuracy of each pathway (mean of tasks, dots: single tasks) beside the share of edges it keeps, both in %."""
+    kept = (100 * pathway["edges_kept"] / pathway["edges_total"]).groupby(pathway["pathway"]).mean()
+    table = stats.task_intervals(claims.pathway_answers(pathway, baseline), "correct", ["pathway"], scale=100)
+    table["edges_kept"] = table["pathway"].map(kept).fillna(100.0)
+    tasks, order = table[table["task"] != stats.MEAN_OF_TASKS], sorted(set(table["pathway"]), key=[*PATHWAYS].index)
+    means = stats.overall(table).set_index("pathway").loc[order].reset_index()
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 0.42 * len(order) + 1.2), width_ratios=[2.2, 1], sharey=True)
+    colours = [PATHWAYS[name][1] for name in order]
+    bars = {"y": "pathway", "order": order, "hue": "pathway", "palette": colours, "legend": False} | BARS
+    sns.barplot(means, x="mean", ax=left, **bars)
+    _whiskers(left, means, np.arange(len(order)), across=True, width=1.1)
+    below = tasks["pathway"].map(order.index) + 0.27
+    left.scatter(tasks["mean"], below, s=9, color="#333333", alpha=0.6, zorder=3, lw=0)
+    chance = stats.accuracy_levels(baseline).loc[stats.MEAN_OF_TASKS, "chance"]
+    left.axvline(chance, color="black", lw=1.2, ls=":")
+    left.text(chance, -0.55, " chance", fontsize=7.5, va="bottom")
+    sns.barplot(means, x="edges_kept", ax=right, **bars)
+    for y, share in enumerate(means["edges_kept"]):
+        right.text(share + 2, y, f"{share:.0f} %", va="center", fontsize=8)
+    left.set(xlim=(0, 100), xlabel=f"right answers (%), n = {means['n_samples'].max()}", ylabel="")
+    left.set_yticks(range(len(order)), [PATHWAYS[name][0] for name in order])
+    right.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel="edges kept (%)", ylabel="")
+    headline(fig, title)
+    sns.despine(fig=fig)
+    return fig, table
+
+
+def verdicts(table: pd.DataFrame) -> Drawn:
     """Every claim (rows) for every model (columns) as its verdict, with the effect and its interval in words."""
     rows, models = list(dict.fromkeys(table["statement"])), list(dict.fromkeys(table["model"]))
     fig, ax = plt.subplots(figsize=(4.1 + 1.9 * len(models), 0.36 * len(rows) + 1.2))
@@ -196,12 +169,12 @@ def verdict_figure(table: pd.DataFrame, title: str) -> Figure:
     ax.set_xticks(range(len(models)), models, fontweight="bold")
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    headline(fig, title)
+    headline(fig, "Each finding on each model")
     sns.despine(ax=ax, left=True, bottom=True)
-    return fig
+    return fig, table.drop(columns="brief")
 
 
-def cost_figure(table: pd.DataFrame, gain: pd.DataFrame) -> Figure:
+def bench(table: pd.DataFrame, gain: pd.DataFrame) -> Drawn:
     """Left: seconds of a sweep by frames and procedure. Right: operations of LLaVA-NeXT-7B's shape by class.
 
     `table` and `gain` are those of `bench.sweep_costs` and `bench.ratios`.
@@ -222,4 +195,4 @@ def cost_figure(table: pd.DataFrame, gain: pd.DataFrame) -> Figure:
     words = f"{times.min():.0f} to {times.max():.0f} times less time than one complete pass per condition"
     headline(fig, f"An exact sweep takes {words}")
     sns.despine(fig=fig)
-    return fig
+    return fig, table

@@ -1,77 +1,121 @@
-"""Pictures of single questions (words and attention on frames) and of the whole flow. They show examples
+"""Pictures of single questions (words and attention on frames) and of the whole flow. They show stored examples
 (`study.example`) or what other figures measured, and test nothing.
 """
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.pyplot import Axes, Figure
+from matplotlib.pyplot import Axes
 
 from analysis_lib.errors import StudyError
-from analysis_lib.figures.bars import VERDICTS
-from analysis_lib.figures.style import STYLE, emergence_table, headline, knockout_table, layer_axis
-from analysis_lib.findings import paper as findings
+from analysis_lib.figures.curves import answer_table, knockout_table
+from analysis_lib.figures.style import STYLE, VERDICTS, Drawn, headline, layer_axis
 from analysis_lib.findings import stats
 from analysis_lib.findings.claims import Claim
 from analysis_lib.study import examples
 from analysis_lib.study.examples import Example
 from analysis_lib.study.tables import read_table
 
-ROUTES = {
-    "cross-frame": "frames → later frames",
-    "video->question": "video → question",
-    "question->last": "question → last token",
+STEPS = {  # the claim on each step of the flow: its curve, words for the reader
+    "cross-frame early": ("cross-frame", "frames → later frames"),
+    "integration in the middle": ("video->question", "video → question"),
+    "integration before answer": ("question->last", "question → last token"),
+    "answer in the second half": ("true option", "answer at the last token"),
 }
 WORDS = {"spatial": "#5C6B7A", "temporal": "#C2410C"}
 
 
-def flow_table(knockouts: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
-    """The four curves of the overview in % (mean of tasks): loss when a route is cut, and the answer's probability."""
-    cut = knockouts[knockouts["edge_set"].isin(ROUTES)].rename(columns={"edge_set": "series"})
-    cut = cut.assign(mean=-cut["mean"], low=-cut["high"], high=-cut["low"])
-    both = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
-    return both[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
+def query_word(example: Example) -> str:
+    """The word of an example's question and options to follow: its first temporal keyword, or else its longest word."""
+    words = re.findall(r"\w+", " ".join([example.question, *example.options]))
+    temporal = (word for word in words if example.kinds.get(word.lower()) == "temporal")
+    return next(temporal, max(words, key=len))
 
 
-def flow(folder: Path) -> tuple[pd.DataFrame, dict[str, Claim], Example]:
-    """What the overview figure needs: its four curves, the claim of each row, and the first stored example."""
+def words_on_frames(example: Example) -> Drawn:
+    """The words that video tokens show, printed on the frames, for three bands of layers from shallow to deep. A cell
+    shows the keyword that is its top word in most layers of the band, or else, small and pale, its most frequent word.
+    """
+    frames, words = example.frames, example.words  # (T, H, W, 3), (L, T, h, w)
+    fig, axes = plt.subplots(3, len(frames), figsize=(1.18 * len(frames) + 0.5, 4.59), squeeze=False)
+    for line, part in zip(axes, np.array_split(np.arange(len(words)), 3), strict=True):
+        for t, ax in enumerate(line):
+            ax.imshow(frames[t], extent=(0, words.shape[3], words.shape[2], 0), alpha=0.55)
+            for y, x in np.ndindex(words.shape[2:]):
+                _word(ax, x + 0.5, y + 0.5, words[part, t, y, x], example.kinds)
+        line[0].set_ylabel(f"layers {part[0] + 1}\u2013{part[-1] + 1}", fontsize=8.5)
+    _frame_grid(axes)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour, label=f"{kind} keyword") for kind, colour in WORDS.items()]
+    headline(fig, f"Words on video tokens: {example.question}", handles, ncols=2)
+    table = _long(words, "word", "layer", "frame", "row", "column")
+    return fig, table.assign(kind=table["word"].map(example.kinds).fillna(""))
+
+
+def attention(example: Example, word: str) -> Drawn:
+    """Where one word looks, with all edges and with cross-frame edges cut: on the frames (mean over the middle half of
+    the layers), and per layer and frame. Both conditions share one colour scale, so brighter means more.
+    """
+    frames, maps = example.frames, example.maps(word)  # (L, T, h, w) by condition
+    first, last = len(example.words) // 4, 3 * len(example.words) // 4
+    inside = {name: array[first:last].mean(axis=0) for name, array in maps.items()}  # (T, h, w)
+    by_frame = {name: array.sum(axis=(2, 3)) for name, array in maps.items()}  # (L, T)
+    top, most = (max(array.max() for array in parts.values()) for parts in (inside, by_frame))
+    fig = plt.figure(figsize=(1.02 * len(frames) + 0.6, 1.15 * len(maps) + 3.1))
+    above, below = fig.subfigures(2, 1, height_ratios=[1.15 * len(maps), 2.4])
+    axes = above.subplots(len(maps), len(frames), squeeze=False)
+    for line, (name, array) in zip(axes, inside.items(), strict=True):
+        extent = (0, array.shape[2], array.shape[1], 0)
+        for ax, frame, seen in zip(line, frames, array, strict=True):
+            ax.imshow(frame.mean(axis=2), extent=extent, cmap="gray")
+            ax.imshow(seen, extent=extent, cmap="magma", vmin=0, vmax=top, alpha=0.6)
+        line[0].set_ylabel(textwrap.fill(name, 14), fontsize=8)
+    _frame_grid(axes)
+    grids = below.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for ax, (name, array) in zip(grids, by_frame.items(), strict=True):
+        grid = pd.DataFrame(array, index=range(1, len(array) + 1), columns=range(1, len(frames) + 1))
+        bar = {"cbar": True, "cbar_kws": {"label": "attention to the frame"}} if ax is grids[-1] else {"cbar": False}
+        sns.heatmap(grid, cmap="magma", vmin=0, vmax=most, ax=ax, **bar)
+        for edge in (first, last):
+            ax.axhline(edge, color="white", lw=1, ls=":")
+        ax.set_title(name)
+        ax.set(xlabel="frame", ylabel="layer" if ax is grids[0] else "")
+        ax.tick_params(axis="both", labelsize=7, rotation=0)
+    fig.suptitle(f"Where “{word}” looks: {example.question}", x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    parts = [_long(array, "attention", "layer", "frame").assign(condition=name) for name, array in by_frame.items()]
+    return fig, pd.concat(parts)[["layer", "frame", "condition", "attention"]]
+
+
+def flow(folder: Path, claims: Mapping[str, Claim], name: str) -> Drawn:
+    """The study in one picture: what each route carries, layer by layer, from the frames to the answer, in the model
+    `name` whose results are in `folder`. `claims` are by name, those of STEPS among them; an example is sketched.
+    """
     baseline, knockout, emergence = (read_table(folder, name) for name in ("baseline", "knockout", "emergence"))
     files = sorted((folder / "examples").glob("*.npz"))
-    if not files or knockout.empty or emergence.empty:
+    told = STEPS.keys() <= claims.keys() or not baseline["correct"].any()  # without right answers, the tables say so
+    if not files or knockout.empty or emergence.empty or not told:
         raise StudyError(f"{folder} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first")
-    routes = knockout[knockout["edge_set"].isin(ROUTES)]
-    curves = knockout_table(routes, baseline), emergence_table(emergence, baseline)
-    verdicts = {
-        "cross-frame": findings.cross_frame_early(knockout, baseline),
-        "video->question": findings.integration_in_the_middle(knockout, baseline),
-        "question->last": findings.integration_before_answer(knockout, baseline),
-        "true option": findings.answer_in_second_half(emergence, baseline),
-    }
-    return flow_table(*curves), verdicts, examples.read(files[0])
-
-
-def flow_figure(
-    table: pd.DataFrame, claims: dict[str, Claim], frames: np.ndarray, question: str, answer: str, *, title: str
-) -> Figure:
-    """The study in one picture: what each route carries, layer by layer, from the frames to the answer.
-
-    `claims` gives the claim of each row by series; `frames` (T, H, W, 3), `question` and `answer` are an example.
-    """
-    rows = [*ROUTES, "true option"]
-    fig, axes = plt.subplots(len(rows), 2, figsize=(7.8, 5.4), width_ratios=[1, 2.1], sharex="col")
+    routes = [series for series, _ in STEPS.values()]
+    cut = knockout_table(knockout[knockout["edge_set"].isin(routes)], baseline).rename(columns={"edge_set": "series"})
+    cut = cut.assign(mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
+    answer = answer_table(emergence, baseline)
+    table = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
+    table = table[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
+    example = examples.read(files[0])
+    fig, axes = plt.subplots(len(STEPS), 2, figsize=(7.8, 5.4), width_ratios=[1, 2.1], sharex="col")
     top = 1.22 * table["high"].max()
-    asked = textwrap.fill(question, 20, max_lines=4, placeholder=" …")
-    for number, (series, (left, right)) in enumerate(zip(rows, axes, strict=True), start=1):
-        _sketch(left, f"{number}  {ROUTES.get(series, 'answer at the last token')}", series, frames, asked, answer)
-        _ridge(right, table[table["series"] == series].sort_values("layer"), series, claims[series], top)
+    for number, ((claim, (series, words)), (left, right)) in enumerate(zip(STEPS.items(), axes, strict=True), start=1):
+        _sketch(left, f"{number}  {words}", series, example)
+        _ridge(right, table[table["series"] == series].sort_values("layer"), series, claims[claim], top)
     axes[-1, 1].set_xlabel("layer of the language model  (input → output)", fontsize=9)
+    title = f"Where {name}'s answer comes from, layer by layer ({table['n_samples'].max()} questions)"
     fig.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-    return fig
+    return fig, table
 
 
 def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim, top: float) -> None:
@@ -93,9 +137,10 @@ def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim, top: float) 
     layer_axis(ax, part["layer"].max())
 
 
-def _sketch(ax: Axes, name: str, series: str, frames: np.ndarray, question: str, answer: str) -> None:
+def _sketch(ax: Axes, name: str, series: str, example: Example) -> None:
     """The route as a small drawing: thumbnails, the question and the last token."""
-    colour = STYLE[series][0]
+    colour, frames = STYLE[series][0], example.frames
+    question = textwrap.fill(example.question, 20, max_lines=4, placeholder=" …")
     arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2.0, "mutation_scale": 12}
     box = {"facecolor": "#F3F3F3", "lw": 0, "pad": 3}
     ax.axis("off")
@@ -119,27 +164,8 @@ def _sketch(ax: Axes, name: str, series: str, frames: np.ndarray, question: str,
     else:
         box |= {"facecolor": colour, "alpha": 0.5}
         ax.text(0.2, 1.5, "Best option: (", fontsize=8, va="center", family="monospace")
-        ax.text(4.9, 1.5, answer, fontsize=12, va="center", fontweight="bold", bbox=box)
+        ax.text(4.9, 1.5, example.answer, fontsize=12, va="center", fontweight="bold", bbox=box)
     ax.set(xlim=(0, 10), ylim=(0, 4))
-
-
-def words_figure(frames: np.ndarray, words: np.ndarray, kinds: dict[str, str], *, title: str) -> Figure:
-    """The words that video tokens show, printed on the frames, for three bands of layers from shallow to deep.
-
-    `frames` (T, H, W, 3), `words` (L, T, h, w) top words, `kinds` maps a keyword to spatial or temporal. A cell shows
-    the keyword that is its top word in most layers of the band, or else, small and pale, its most frequent word.
-    """
-    fig, axes = plt.subplots(3, len(frames), figsize=(1.18 * len(frames) + 0.5, 4.59), squeeze=False)
-    for line, part in zip(axes, np.array_split(np.arange(len(words)), 3), strict=True):
-        for t, ax in enumerate(line):
-            ax.imshow(frames[t], extent=(0, words.shape[3], words.shape[2], 0), alpha=0.55)
-            for y, x in np.ndindex(words.shape[2:]):
-                _word(ax, x + 0.5, y + 0.5, words[part, t, y, x], kinds)
-        line[0].set_ylabel(f"layers {part[0] + 1}\u2013{part[-1] + 1}", fontsize=8.5)
-    _frame_grid(axes)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour, label=f"{kind} keyword") for kind, colour in WORDS.items()]
-    headline(fig, title, handles, ncols=2)
-    return fig
 
 
 def _frame_grid(axes: np.ndarray) -> None:
@@ -150,7 +176,7 @@ def _frame_grid(axes: np.ndarray) -> None:
         ax.set_title(f"frame {t}", fontsize=8, loc="center")
 
 
-def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: dict[str, str]) -> None:
+def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: Mapping[str, str]) -> None:
     """Print the word of one cell."""
     names, counts = np.unique([word.strip() for word in shown], return_counts=True)
     best = max(zip(names, counts, strict=True), key=lambda pair: (pair[0] in kinds, pair[1]))[0]
@@ -162,59 +188,7 @@ def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: dict[str, str]
         ax.text(x, y, best[:9], fontsize=min(5.5, size), color="black", alpha=0.6, **centred)
 
 
-def attention_figure(frames: np.ndarray, maps: dict[str, np.ndarray], *, title: str, layers: tuple[int, int]) -> Figure:
-    """Where one word looks: on the frames (mean over `layers`, 1-based inclusive), and per layer and frame.
-
-    `maps` holds for each condition the attention (L, T, h, w) from the word to the video tokens, mean over heads. All
-    conditions share one colour scale, so brighter means more.
-    """
-    inside = {name: array[layers[0] - 1 : layers[1]].mean(axis=0) for name, array in maps.items()}  # (T, h, w)
-    by_frame = {name: array.sum(axis=(2, 3)) for name, array in maps.items()}  # (L, T)
-    top, most = (max(array.max() for array in parts.values()) for parts in (inside, by_frame))
-    fig = plt.figure(figsize=(1.02 * len(frames) + 0.6, 1.15 * len(maps) + 3.1))
-    above, below = fig.subfigures(2, 1, height_ratios=[1.15 * len(maps), 2.4])
-    axes = above.subplots(len(maps), len(frames), squeeze=False)
-    for line, (name, array) in zip(axes, inside.items(), strict=True):
-        extent = (0, array.shape[2], array.shape[1], 0)
-        for ax, frame, seen in zip(line, frames, array, strict=True):
-            ax.imshow(frame.mean(axis=2), extent=extent, cmap="gray")
-            ax.imshow(seen, extent=extent, cmap="magma", vmin=0, vmax=top, alpha=0.6)
-        line[0].set_ylabel(textwrap.fill(name, 14), fontsize=8)
-    _frame_grid(axes)
-    grids = below.subplots(1, len(maps), sharey=True, squeeze=False)[0]
-    for ax, (name, array) in zip(grids, by_frame.items(), strict=True):
-        grid = pd.DataFrame(array, index=range(1, len(array) + 1), columns=range(1, len(frames) + 1))
-        bar = {"cbar": True, "cbar_kws": {"label": "attention to the frame"}} if ax is grids[-1] else {"cbar": False}
-        sns.heatmap(grid, cmap="magma", vmin=0, vmax=most, ax=ax, **bar)
-        for edge in (layers[0] - 1, layers[1]):
-            ax.axhline(edge, color="white", lw=1, ls=":")
-        ax.set_title(name)
-        ax.set(xlabel="frame", ylabel="layer" if ax is grids[0] else "")
-        ax.tick_params(axis="both", labelsize=7, rotation=0)
-    fig.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-    return fig
-
-
 def _long(array: np.ndarray, value: str, *axes: str) -> pd.DataFrame:
     """An array as one row per cell, with a 1-based column for each of its axes."""
     places = pd.MultiIndex.from_product([range(1, n + 1) for n in array.shape], names=axes)
     return pd.Series(array.ravel(), places, name=value).reset_index()
-
-
-def words_table(words: np.ndarray, kinds: dict[str, str]) -> pd.DataFrame:
-    """The words of `words_figure`, one row per layer, frame and cell (all 1-based)."""
-    table = _long(words, "word", "layer", "frame", "row", "column")
-    return table.assign(kind=table["word"].map(kinds).fillna(""))
-
-
-def attention_table(maps: dict[str, np.ndarray]) -> pd.DataFrame:
-    """The numbers of `attention_figure`, one row per layer and frame (both 1-based) and condition."""
-    parts = [_long(array.sum(axis=(2, 3)), "attention", "layer", "frame").assign(condition=name)
-             for name, array in maps.items()]  # fmt: skip
-    return pd.concat(parts)[["layer", "frame", "condition", "attention"]]
-
-
-def query_word(text: str, kinds: dict[str, str]) -> str:
-    """The word of a question to follow: its first temporal keyword, or else its longest word."""
-    words = re.findall(r"\w+", text)
-    return next((word for word in words if kinds.get(word.lower()) == "temporal"), max(words, key=len))

@@ -1,9 +1,7 @@
-"""Figures of measured curves, and the style of all figures: every pathway has one colour everywhere.
+"""The style of all figures, and how a figure is saved: every pathway has one colour everywhere.
 
-Tables and pictures are apart: a `*_table` function turns stored rows into a small tidy frame with means and 95 %
-intervals over videos (`stats.py`), the drawing functions take such a frame and return a Figure, and `save_figure`
-writes the picture (png, pdf) with its frame (csv) beside it. Titles come from claims, so a title cannot say what the
-numbers do not. Line styles repeat what colours say, for print.
+Line styles repeat what colours say, for print. Titles come from claims or from the numbers, so a title cannot say what
+the numbers do not.
 """
 
 import textwrap
@@ -19,10 +17,13 @@ from matplotlib.pyplot import Artist, Axes, Figure
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import stats
+from analysis_lib.findings.claims import SMALLEST
 
 pd.set_option("display.max_colwidth", None)  # tables show their sentences whole
+Drawn = tuple[Figure, pd.DataFrame]  # a figure and the table of the numbers in it
 RED, BLUE, GREEN, PURPLE, ORANGE, _, _, PINK, _ = sns.color_palette("Set1").as_hex()
-GREY, AMBER, SPATIAL, TEMPORAL = "#666666", "#FFB302", "#9DACBB", "#6E8DAB"
+GREY, AMBER = "#666666", "#FFB302"
+VERDICTS = {"reproduced": GREEN, "undecided": AMBER, "not reproduced": RED}
 # series: colour, dash pattern, words for the reader. Colours follow the paper's figures.
 STYLE: dict[str, tuple[str, str, str]] = {
     "cross-frame": (GREEN, "-", "frame ↛ later frames"),
@@ -45,10 +46,6 @@ STYLE: dict[str, tuple[str, str, str]] = {
     "all pairs": (GREEN, "-", "all pairs of frames this far apart, together"),
     "one pair": (GREEN, "--", "one of these pairs alone (mean)"),
 }
-READING = (  # how a panel of knockout curves is read, for captions
-    "Bands: 95 % intervals over videos. Strokes at the top: the curve differs from zero there (p < 0.05 for the whole "
-    "curve). Hollow points: windows cut short by the first or last layer."
-)
 sns.set_theme(  # the one place where the look of all figures is set
     context="paper", style="ticks", rc={
         "font.family": "DejaVu Sans", "axes.titlelocation": "left", "axes.titlesize": 9, "axes.labelsize": 9,
@@ -59,7 +56,7 @@ sns.set_theme(  # the one place where the look of all figures is set
 )  # fmt: skip
 
 
-def save_figure(fig: Figure, name: str, frame: pd.DataFrame, alt: str, *, model: str, out: str = "") -> None:
+def save(fig: Figure, name: str, table: pd.DataFrame, alt: str, *, model: str, out: str = "") -> None:
     """Write NAME.png, NAME.pdf and NAME.csv (the numbers in the picture) to the model's folder in the committed
     figures, or below `out`, and show the picture with `alt` as alternative text and caption. The same numbers write
     the same bytes. Raises StudyError for a folder that cannot be written.
@@ -69,7 +66,7 @@ def save_figure(fig: Figure, name: str, frame: pd.DataFrame, alt: str, *, model:
         folder.mkdir(parents=True, exist_ok=True)
         fig.savefig(folder / f"{name}.png", metadata={"Software": None})
         fig.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None})
-        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
     except OSError as error:
         reason = error.strerror or error
         raise StudyError(f"cannot write {folder / name}: {reason}; name another folder with --out") from error
@@ -84,79 +81,11 @@ def task_name(task: str) -> str:
     return task.replace("_", " ").capitalize()
 
 
-def knockout_table(rows: pd.DataFrame, baseline: pd.DataFrame, *, series: str = "edge_set") -> pd.DataFrame:
-    """Mean change in % per task, series and layer on correctly answered samples, with intervals. `p` tests each curve
-    at all layers at once (`stats.max_t`); `clipped` marks windows that the first or last layer cuts short.
-    """
-    kept = stats.attach(rows, baseline)
-    table = stats.task_intervals(kept, "relative_change", [series, "layer"])
-    both = pd.concat([kept, kept.assign(task=stats.MEAN_OF_TASKS)])
-    tests = {key: stats.max_t(part, "relative_change") for key, part in both.groupby(["task", series])}
-    p = pd.concat(tests, names=["task", series]).reset_index(["task", series])
-    width = (kept["last_layer"] - kept["first_layer"]).groupby(kept["layer"]).first()
-    clipped = (width < width.max()).rename("clipped").reset_index()
-    return table.merge(p, on=["task", series, "layer"], how="left").merge(clipped, on="layer")
-
-
-def emergence_table(emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Mean probability in % of the true option and of the false options (their mean) per task and layer."""
-    rows = emergence[emergence["normed"]]
-    kinds = rows["is_answer"].map({True: "true option", False: "false option"})
-    rows = rows.assign(series=kinds, probability=100 * rows["probability"])
-    means = rows.groupby(["task", "sample_id", "series", "layer"], as_index=False)["probability"].mean()
-    return stats.task_intervals(stats.attach(means, baseline), "probability", ["series", "layer"])
-
-
-def curve_panels(
-    table: pd.DataFrame, title: str, ylabel: str, *, series: str = "edge_set", shade: tuple[float, float] | None = None,
-    xlabel: str = "layer at the centre of the cut window",
-) -> Figure:  # fmt: skip
-    """One panel per task and one for their mean: a line and a 95 % band per series, the same y axis everywhere.
-
-    `shade` marks a band of layers that a claim speaks of; READING says what points and strokes mean.
-    """
-    names = [name for name in STYLE if name in set(table[series])]
-    panels = list(dict.fromkeys(table["task"]))
-    columns, lines = min(3, len(panels)), -(-len(panels) // 3)
-    size = (2.45 * columns + 0.4, 2.05 * lines + 0.95)
-    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for ax, task in zip(axes.flat, panels, strict=False):
-        part = table[table["task"] == task]
-        _panel(ax, part, series, names, shade)
-        weight = "bold" if task == stats.MEAN_OF_TASKS else "normal"
-        ax.set_title(f"{task_name(task)} (n = {part['n_samples'].max()})", fontweight=weight)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_visible(False)
-    low, high = min(table["low"].min(), 0), max(table["high"].max(), 0)
-    room = 0.06 * (high - low)
-    axes[0, 0].set_ylim(low - room, high + room * (1 + ("p" in table) * len(names)))
-    fig.supxlabel(xlabel, fontsize=9)
-    # One line of panels is lower than the label is long.
-    fig.supylabel(ylabel if lines > 1 else textwrap.fill(ylabel, 30), fontsize=9)
-    handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names]
-    headline(fig, title, handles, ncols=min(3, len(names)), handlelength=2.6, columnspacing=1.4)
-    return fig
-
-
-def _panel(ax: Axes, table: pd.DataFrame, series: str, names: list[str], shade: tuple[float, float] | None) -> None:
-    """Lines, bands, clipped windows and tests of one panel."""
-    if shade:
-        ax.axvspan(*shade, color="#F0F0F0", zorder=0, lw=0)
-    ax.axhline(0, color="#999999", lw=0.8, zorder=1)
-    for i, name in enumerate(names):
-        colour, dash, _ = STYLE[name]
-        part = table[table[series] == name].sort_values("layer")
-        sns.lineplot(part, x="layer", y="mean", color=colour, linestyle=dash, errorbar=None, ax=ax, legend=False)
-        ax.fill_between(part["layer"], part["low"], part["high"], color=colour, alpha=0.18, lw=0)
-        if "clipped" in part:
-            short = part[part["clipped"]]
-            ax.scatter(short["layer"], short["mean"], s=14, facecolor="white", edgecolor=colour, lw=1.0, zorder=4)
-        if "p" in part:
-            hit = part.loc[part["p"] < 0.05, "layer"]
-            top = ax.get_xaxis_transform()
-            ax.hlines([0.985 - 0.035 * i] * len(hit), hit - 0.4, hit + 0.4, color=colour, lw=1.8, transform=top)
-    ax.set(xlabel="", ylabel="")
-    layer_axis(ax, table["layer"].max())
+def panel_title(ax: Axes, part: pd.DataFrame, between: str = " ", **font: object) -> None:
+    """The task of a panel, bold for the mean of tasks, and its number of questions."""
+    task = part["task"].iloc[0]
+    weight = "bold" if task == stats.MEAN_OF_TASKS else "normal"
+    ax.set_title(f"{task_name(task)}{between}(n = {part['n_samples'].max()})", fontweight=weight, **font)
 
 
 def layer_axis(ax: Axes, n_layers: int) -> None:
@@ -174,11 +103,14 @@ def headline(fig: Figure, title: str, handles: Sequence[Artist] = (), **legend: 
     )  # fmt: skip
 
 
-def half(table: pd.DataFrame) -> tuple[float, float]:
-    """The layers of the first half, for `shade`."""
-    return 0.5, table["layer"].max() / 2 + 0.5
-
-
-def middle(table: pd.DataFrame) -> tuple[float, float]:
-    """The layers of the middle half, for `shade`."""
-    return table["layer"].max() / 4 + 0.5, 3 * table["layer"].max() / 4 + 0.5
+def strongest(table: pd.DataFrame, what: str, form: str) -> str:
+    """A title from the numbers: the cell with the largest drop, for tasks together, if it differs from zero and is as
+    large as a drop must be to count (`claims.SMALLEST`). `form` names a cell by its columns.
+    """
+    every = stats.overall(table)
+    cell = every.loc[every["mean"].idxmin()]
+    words = STYLE[cell["edge_set"]][2] if "edge_set" in cell else ""
+    name, drop = form.format(**cell, words=words), f"{max(-cell['mean'], 0):.1f}\u00a0%"
+    if cell["mean"] <= -SMALLEST and cell["p"] < 0.05:
+        return f"The {what} that matters most: {name} (drop of {drop})"
+    return f"No {what} alone costs the answer {SMALLEST:g}\u00a0% for certain; the largest drop is {drop} ({name})"

@@ -1,15 +1,15 @@
 """What a claim is: an effect, an interval over videos, and the verdict that follows from them alone.
 
-A finding of the paper becomes a number that can come out the other way, oriented so that larger supports the finding.
-It is compared with a threshold that was fixed from the paper before any result of this study was seen. The 95 %
-interval entirely above the threshold is "reproduced", entirely below is "not reproduced"; anything else is "undecided",
-with the number of videos that would decide. Layers are 1-based and enter as share of the depth: the window centred at
-layer l of L sits at (l - 0.5)/L. Tasks weigh the same. The findings themselves are in `findings.py`.
+A finding of the paper (see `paper.py`) becomes a number that can come out the other way, oriented so that larger
+supports the finding, and is compared with a threshold that was fixed from the paper before any result of this study was
+seen. The 95 % interval above it is "reproduced", below is "not reproduced", anything else "undecided". Layers are
+1-based and enter as share of the depth: the window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -70,8 +70,8 @@ class Claim:
 
 
 def decide(
-    name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, *, threshold: float, unit: str, because: str,
-    span: float = 0,
+    name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, because: str,
+    *, threshold: float, unit: str, span: float = 0,
 ) -> Claim:  # fmt: skip
     """The verdict on replicates (row 0 the estimate) of an effect measured on `rows`. `span` is the length of the scale
     of effects that may show no spread (`stats.interval`). An effect that does not exist (NaN) is not reproduced.
@@ -80,32 +80,38 @@ def decide(
     if np.isnan(reps.iloc[0]):
         found, verdict, why, p = (np.nan, np.nan, np.nan), "not reproduced", "", 1.0
     else:
-        found, p = stats.interval(reps, n=n_videos, span=span), stats.p_above(reps, threshold)
-        verdict, why = _verdict(found, threshold, n_videos)
+        found, draws = stats.interval(reps, n=n_videos, span=span), reps.iloc[1:].dropna()
+        p = float((1 + (draws <= threshold).sum()) / (1 + len(draws)))  # bootstrap, that the effect is not above
+        verdict, why = _verdict(*found, threshold, n_videos)
     return Claim(name, statement, *found, n, verdict, f"{because} {why}".strip(), unit, threshold, n_videos, p)
 
 
-def _verdict(found: stats.Interval, threshold: float, n_videos: int) -> tuple[str, str]:
-    """Verdict and, where it is not a plain yes, the reason."""
+def _verdict(effect: float, low: float, high: float, threshold: float, n_videos: int) -> tuple[str, str]:
+    """Verdict and, where it is not a plain yes, the reason. An interval shrinks with the root of the videos."""
     if n_videos < FEWEST:
         return "undecided", f"An interval needs at least {FEWEST} videos."
-    if found[1] > threshold:
+    if low > threshold:
         return "reproduced", ""
-    if found[2] < threshold:
+    if high < threshold:
         return "not reproduced", "The whole interval lies below the threshold."
-    needed = stats.n_to_decide(found, threshold, n_videos)
-    return "undecided", f"About {needed:,} videos would decide." if needed else "The effect lies on the threshold."
+    distance, half = abs(effect - threshold), (high - low) / 2
+    if distance <= 1e-9 or not np.isfinite(half):
+        return "undecided", "The effect lies on the threshold."
+    return "undecided", f"About {max(n_videos, ceil(n_videos * (half / distance) ** 2)):,} videos would decide."
 
 
 def finding(name: str, statement: str, threshold: float, unit: str, span: float = 0) -> Callable[..., Callable]:
-    """Make a function of tables that returns an effect (replicates, rows, a sentence with its parts) return a Claim."""
+    """Make a function of tables that returns an effect (replicates, rows, a sentence with its parts) return a Claim. If
+    it returns one sentence more, that is why the claim is undecided.
+    """
 
     def judged(measure: Callable) -> Callable[..., Claim]:
         @wraps(measure)
         def claim(*tables: pd.DataFrame) -> Claim:
-            reps, rows, because = measure(*tables)
+            reps, rows, because, *doubt = measure(*tables)
             because = because.replace(" -0.0 ", " 0.0 ")
-            return decide(name, statement, reps, rows, threshold=threshold, unit=unit, because=because, span=span)
+            found = decide(name, statement, reps, rows, because, threshold=threshold, unit=unit, span=span)
+            return replace(found, verdict="undecided", reason=f"{because} {doubt[0]}") if doubt else found
 
         return claim
 
@@ -131,8 +137,7 @@ def drops(knockout: pd.DataFrame, baseline: pd.DataFrame, *edge_sets: str) -> tu
     and the rows they come from. Drops are positive when the answer suffers.
     """
     rows = stats.attach(knockout[knockout["edge_set"].isin(edge_sets)], baseline)
-    absent = ", ".join(sorted(set(edge_sets) - set(rows["edge_set"])))
-    if absent:
+    if absent := ", ".join(sorted(set(edge_sets) - set(rows["edge_set"]))):
         raise StudyError(f"no knockout of {absent} on correctly answered samples is stored; run sweep with these edges")
     return -stats.across_tasks(stats.replicates(rows, "relative_change", ["edge_set", "task", "layer"])), rows
 
@@ -176,15 +181,13 @@ def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFra
 
 
 def effective_ranges(knockout: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """First and last open layer (1-based) of each route by the paper's rule: bins of layers with a mean drop above 5 %.
-
-    Bins are 5 of 32 layers wide, or the same share of a small depth. The range runs from the first to the last such
-    bin; a route without one keeps its strongest. The paper takes Action Antonym alone; here tasks weigh the same.
+    """First and last open layer (1-based) of each route by the paper's rule: from the first to the last bin of layers
+    with a mean drop above 5 %, or the strongest. Bins are 5 of 32 layers wide, or the same share of a small depth. The
+    paper takes Action Antonym alone; here tasks weigh the same.
     """
     curves, _ = drops(knockout, baseline, *ROUTES.values())
-    n_layers = int(knockout["layer"].max())
+    n_layers, ranges = int(knockout["layer"].max()), {}
     size = 5 if n_layers >= 24 else max(1, round(5 * n_layers / 32))
-    ranges = {}
     for name, route in ROUTES.items():
         bins = curves[route].iloc[0].groupby(lambda layer: (layer - 1) // size).mean()
         kept = bins.index[bins > 5] if (bins > 5).any() else [bins.idxmax()]

@@ -1,17 +1,16 @@
 """Intervals and tests for stored tables. The unit that varies is the video, not the row.
 
 Rows of one video (questions, layers, edge sets) are not independent; videos are. Every interval is a percentile
-bootstrap that draws whole videos with replacement: a draw gives each video a weight, and all cell means of a table are
-computed under the same weights. Cells therefore stay paired, and any contrast of cells (two halves of the depth, two
-models, the mean over tasks) has an interval without further assumptions. Curves over layers are tested by sign flips
-with the maximum of |t| over layers, flips of single answers exactly (McNemar). Replicates are plain frames: row 0 is
-the estimate, the other rows are bootstrap draws, the columns are the cells.
+bootstrap that draws whole videos with replacement, and all cell means of a table are computed under the same draws.
+Cells therefore stay paired, and any contrast of cells (halves of the depth, models, the mean over tasks) has an
+interval without further assumptions. Replicates are plain frames: row 0 is the estimate, the other rows are bootstrap
+draws, the columns are the cells.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from math import ceil, comb
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -21,9 +20,6 @@ from analysis_lib.errors import StudyError
 DRAWS = 4000  # the Monte Carlo error of a 95 % bound is then about 2 % of the interval's width
 LEVEL = 0.95
 MEAN_OF_TASKS = "mean of tasks"  # the `task` of rows in which all tasks weigh the same
-
-
-Interval = tuple[float, float, float]  # an estimate and the bounds of its interval, in the unit of the values
 
 
 def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct") -> pd.DataFrame:
@@ -37,10 +33,8 @@ def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct"
     rows = table.drop(columns=added, errors="ignore").merge(known[["task", "sample_id", *added]])
     kept = rows if keep == "all" else rows[rows["correct"].astype(bool) == (keep == "correct")]
     if keep == "correct" and kept.empty and len(table):
-        raise StudyError(
-            f"none of {table['sample_id'].nunique()} samples here is answered correctly: nothing to analyse; measure "
-            "more of them (SAMPLES=20, say)"
-        )
+        none = f"none of {table['sample_id'].nunique()} samples here is answered correctly: nothing to analyse"
+        raise StudyError(f"{none}; measure more of them (SAMPLES=20, say)")
     return kept
 
 
@@ -71,11 +65,10 @@ def across_tasks(reps: pd.DataFrame) -> pd.DataFrame:
     return reps.T.groupby(level=others).mean().T if others else reps.mean(axis=1).to_frame("mean")
 
 
-def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> Interval:
-    """95 % percentile interval of one column of replicates.
-
-    Where all draws agree, the bounds are those that `n` equal outcomes on a scale of length `span` still allow (exact
-    binomial), so that "never happened in 40 videos" does not read as "never happens".
+def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> tuple[float, float, float]:
+    """The estimate of one column of replicates and its 95 % percentile interval. Where all draws agree, the bounds are
+    those that `n` equal outcomes on a scale of length `span` still allow (exact binomial): "never in 40 videos" is not
+    "never".
     """
     effect, tail = float(reps.iloc[0]), (1 - LEVEL) / 2
     low, high = np.nanquantile(reps.iloc[1:], [tail, 1 - tail]).tolist()
@@ -85,25 +78,40 @@ def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> Interval:
     return effect, low, high
 
 
-def p_above(reps: pd.Series, threshold: float) -> float:
-    """One-sided bootstrap p-value that the effect is not above `threshold`; 1/(draws + 1) is the smallest possible."""
-    draws = reps.iloc[1:].dropna()
-    return float((1 + (draws <= threshold).sum()) / (1 + len(draws)))
+def mean_interval(frame: pd.DataFrame, value: str, by: list[str], reps: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row per cell of `by` with `mean, low, high, n_samples, n_videos`. Yes/no values are bounded to [0, 1]. `reps`
+    are the replicates, where they are not plainly those of `value`.
+    """
+    reps, present, rows = replicates(frame, value, by) if reps is None else reps, frame.dropna(subset=[value]), []
+    span = 1.0 if present[value].isin([0, 1]).all() else 0.0
+    for key, cell in present.groupby(by):
+        n = cell["video"].nunique()
+        mean, low, high = interval(reps[key if len(key) > 1 else key[0]], n=n, span=span)
+        low, high = (max(0.0, low), min(1.0, high)) if span else (low, high)
+        row = dict(zip(by, key, strict=True), mean=mean, low=low, high=high)
+        rows.append(row | {"n_samples": cell["sample_id"].nunique(), "n_videos": n})
+    return pd.DataFrame(rows)
 
 
-def mean_interval(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """One row per cell of `by` with `mean, low, high, n_samples, n_videos`. Yes/no values are bounded to [0, 1]."""
-    return _summary(replicates(frame, value, by), frame, value, list(by))
-
-
-def task_intervals(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """`mean_interval` for every task and, if there are several, for their mean, in which tasks weigh the same."""
+def task_intervals(frame: pd.DataFrame, value: str, by: list[str], *, scale: float = 1) -> pd.DataFrame:
+    """`mean_interval` for every task and, if there are several, for their mean, in which tasks weigh the same. `scale`
+    100 gives percentages.
+    """
     reps = replicates(frame, value, ["task", *by])
-    tasks = _summary(reps, frame, value, ["task", *by])
-    if frame["task"].nunique() < 2:
-        return tasks
-    mean = _summary(across_tasks(reps), frame, value, list(by))
-    return pd.concat([tasks, mean.assign(task=MEAN_OF_TASKS)], ignore_index=True)
+    table = mean_interval(frame, value, ["task", *by], reps)
+    if frame["task"].nunique() > 1:
+        mean = mean_interval(frame, value, by, across_tasks(reps))
+        table = pd.concat([table, mean.assign(task=MEAN_OF_TASKS)], ignore_index=True)
+    return table.assign(**{name: scale * table[name] for name in ("mean", "low", "high")})
+
+
+def accuracy_levels(baseline: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of the untouched model and of chance in % (columns `untouched, chance`) per task and for their mean."""
+    right, options = baseline["correct"].astype(bool), baseline["options"].map(len)
+    levels = baseline.assign(untouched=100.0 * right, chance=100 / options)
+    levels = levels.groupby("task")[["untouched", "chance"]].mean()
+    levels.loc[MEAN_OF_TASKS] = levels.mean()
+    return levels
 
 
 def overall(table: pd.DataFrame) -> pd.DataFrame:
@@ -112,18 +120,17 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
     return table if mean.empty else mean
 
 
-def _summary(reps: pd.DataFrame, frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
-    """One row per cell of `by`: the interval of its replicates, and how many samples and videos of `frame` it holds."""
-    present = frame.dropna(subset=[value])
-    span = 1.0 if present[value].isin([0, 1]).all() else 0.0
-    rows = []
-    for key, cell in present.groupby(by):
-        n = cell["video"].nunique()
-        mean, low, high = interval(reps[key if len(key) > 1 else key[0]], n=n, span=span)
-        low, high = (max(0.0, low), min(1.0, high)) if span else (low, high)
-        row = dict(zip(by, key, strict=True), mean=mean, low=low, high=high)
-        rows.append(row | {"n_samples": cell["sample_id"].nunique(), "n_videos": n})
-    return pd.DataFrame(rows)
+def change_table(rows: pd.DataFrame, baseline: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+    """What knockouts do: mean change in % per task, series (column `series` if there is one, else `edge_set`) and cell
+    (columns `cell`: layer, say) on correctly answered samples, with intervals. `p` tests all cells of a task and series
+    at once (`max_t`).
+    """
+    kept, series = attach(rows, baseline), "series" if "series" in rows else "edge_set"
+    table = task_intervals(kept, "relative_change", [series, *cell])
+    parts = pd.concat([kept, kept.assign(task=MEAN_OF_TASKS)]).groupby(["task", series])
+    tests = {key: max_t(part, "relative_change", cell) for key, part in parts}
+    p = pd.concat(tests, names=["task", series]).reset_index(["task", series])
+    return table.merge(p, on=["task", series, *cell], how="left")
 
 
 def split_videos(rows: pd.DataFrame, part: str, *, seed: int = 0) -> pd.DataFrame:
@@ -145,32 +152,26 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> pd.Series:
     return pd.Series({"n": was.size, "lost": lost, "gained": gained, "p": min(1.0, 2 * tail)})
 
 
-def max_t(frame: pd.DataFrame, value: str, along: str = "layer") -> pd.DataFrame:
-    """`along, p`: test of the mean curve against zero at all points at once; p is missing with a single video. Under
-    the null a video's whole curve may change its sign; the largest |t| over random sign flips adjusts each p for the
-    number of points. Videos weigh the same, whatever the number of their questions.
+def max_t(frame: pd.DataFrame, value: str, along: Sequence[str] = ("layer",)) -> pd.DataFrame:
+    """The columns `along` and `p`: test of the mean curve against zero at all points at once; p is missing with a
+    single video. Under the null a video's whole curve may change its sign; the largest |t| over random sign flips
+    adjusts each p for the number of points. Videos weigh the same, whatever the number of their questions.
     """
-    curves = frame.groupby(["video", along])[value].mean().unstack()  # (videos, points)
+    curves = frame.groupby(["video", *along])[value].mean().unstack(along)  # (videos, points)
     if curves.isna().any(axis=None):
-        raise StudyError(f"some videos lack points along {along!r}; finish the sweep before testing whole curves")
-    x, n = curves.to_numpy(float), len(curves)
-    if n < 2:
-        return pd.DataFrame({along: curves.columns, "p": np.nan})
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(DRAWS, n))
-    sums = np.vstack([np.ones(n), signs]) @ x  # (1 + DRAWS, points), row 0 as measured
-    variance = np.maximum((x**2).sum(axis=0) - sums**2 / n, 1e-24) / (n - 1)
-    t = np.abs(sums) / np.sqrt(n * variance) * (np.abs(x).max(axis=0) > 1e-9)  # 0 where nothing happens
-    p = (1 + (t[1:].max(axis=1)[:, None] >= t[0] - 1e-9).sum(axis=0)) / (1 + DRAWS)
-    return pd.DataFrame({along: curves.columns, "p": p})
+        points = f"some videos lack points along {', '.join(along)!r}"
+        raise StudyError(f"{points}; finish the sweep before testing whole curves")
+    x, n, p = curves.to_numpy(float), len(curves), np.nan
+    if n > 1:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(DRAWS, n))
+        sums = np.vstack([np.ones(n), signs]) @ x  # (1 + DRAWS, points), row 0 as measured
+        variance = np.maximum((x**2).sum(axis=0) - sums**2 / n, 1e-24) / (n - 1)
+        t = np.abs(sums) / np.sqrt(n * variance) * (np.abs(x).max(axis=0) > 1e-9)  # 0 where nothing happens
+        p = (1 + (t[1:].max(axis=1)[:, None] >= t[0] - 1e-9).sum(axis=0)) / (1 + DRAWS)
+    return pd.DataFrame({"p": p}, index=curves.columns).reset_index()
 
 
 def holm(p: pd.Series) -> pd.Series:
     """Holm's adjusted p-values: the chance of one false finding or more among all of them stays below the level."""
     ordered = p.sort_values(kind="stable")
     return (ordered * np.arange(len(p), 0, -1)).cummax().clip(upper=1.0).reindex(p.index)
-
-
-def n_to_decide(found: Interval, threshold: float, n: int) -> int | None:
-    """Videos needed until the interval leaves `threshold` if the effect stays; its width shrinks with the root of n."""
-    distance, half = abs(found[0] - threshold), (found[2] - found[1]) / 2
-    return max(n, ceil(n * (half / distance) ** 2)) if distance > 1e-9 and np.isfinite(half) else None

@@ -11,8 +11,7 @@ import pandas as pd
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
-from analysis_lib.findings import claims, stats
-from analysis_lib.findings import paper as findings
+from analysis_lib.findings import claims, paper, stats
 from analysis_lib.findings.claims import Claim
 from analysis_lib.instrument.edges import ROUTES
 from analysis_lib.study.request import check_request
@@ -37,37 +36,37 @@ def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[Cl
     """Every finding that the tables in `folder` (and beside it) allow, in the order of the notebooks. `image_folder`
     holds the results of the model's image-only base.
     """
-    names = ("baseline", "controls", "knockout", "emergence", "lens", "pathway")
-    baseline, controls, knockout, emergence, lens, pathway = (read_table(folder, name) for name in names)
+    baseline, controls, knockout = (read_table(folder, name) for name in ("baseline", "controls", "knockout"))
+    emergence, lens, pathway = (read_table(folder, name) for name in ("emergence", "lens", "pathway"))
     cut = set(knockout["edge_set"])
-    yield findings.above_chance(baseline)
+    yield paper.above_chance(baseline)
     if len(controls):
-        yield findings.temporal_evidence(controls, baseline)
+        yield paper.temporal_evidence(controls, baseline)
     if not baseline["correct"].any():
         return  # everything below is about right answers
     if "cross-frame" in cut:
-        yield findings.cross_frame_early(knockout, baseline)
+        yield paper.cross_frame_early(knockout, baseline)
         if image_folder not in (None, folder):
-            yield findings.video_training(knockout, read_table(image_folder, "knockout"), baseline)
+            yield paper.video_training(knockout, read_table(image_folder, "knockout"), baseline)
     halves = [folder.with_name(folder.name.replace("-center", style)) for style in ("-bottom_up", "-top_down")]
     if all((half / "knockout.parquet").exists() for half in halves):
-        yield findings.early_half_accuracy(*(read_table(half, "knockout") for half in halves), baseline)
+        yield paper.early_half_accuracy(*(read_table(half, "knockout") for half in halves), baseline)
     if {"video->question", "question->last"} <= cut:
-        yield findings.integration_in_the_middle(knockout, baseline)
-        yield findings.integration_before_answer(knockout, baseline)
+        yield paper.integration_in_the_middle(knockout, baseline)
+        yield paper.integration_before_answer(knockout, baseline)
     if len(lens):
-        yield findings.temporal_words_later(lens, baseline)
+        yield paper.temporal_words_later(lens, baseline)
     if len(emergence):
-        yield findings.answer_in_second_half(emergence, baseline)
+        yield paper.answer_in_second_half(emergence, baseline)
         if "video->question" in cut:
-            yield findings.answer_after_integration(emergence, knockout, baseline)
+            yield paper.answer_after_integration(emergence, knockout, baseline)
     if "true_option->last" in cut:
-        yield findings.true_option_dominates(knockout, baseline)
+        yield paper.true_option_dominates(knockout, baseline)
     if cut.issuperset(ROUTES.values()):  # the pathway's ranges come from half of the videos, its test from the others
         ranges = claims.effective_ranges(knockout, stats.split_videos(baseline, "selection"))
         measured = pathway[pathway["ranges"] == check_request(model=folder.parent.name, ranges=ranges).ranges_name]
         if len(measured):
-            for claim in (findings.pathway_keeps_accuracy, findings.pathway_beats_random, findings.most_edges_closed):
+            for claim in (paper.pathway_keeps_accuracy, paper.pathway_beats_random, paper.most_edges_closed):
                 yield claim(measured, stats.split_videos(baseline, "evaluation"))
 
 

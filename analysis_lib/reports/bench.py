@@ -22,9 +22,7 @@ from unittest import mock
 import pandas as pd
 import torch
 
-from analysis_lib import paths
-from analysis_lib.figures import bars as charts
-from analysis_lib.figures import style as plots
+from analysis_lib import figures, paths
 from analysis_lib.inputs.records import Question
 from analysis_lib.instrument import engine, exact
 from analysis_lib.instrument.checks import load_model
@@ -225,7 +223,8 @@ def main() -> None:
         "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by frames and procedure. "
         "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
     )
-    plots.save_figure(charts.cost_figure(table, ratios(table)), "bench", table, alt, model="bench")
+    fig, _ = figures.bench(table, ratios(table))
+    figures.save(fig, "bench", table, alt, model="bench")
 
 
 def _embedded(vlm: VideoLLM) -> list[dict[str, Any]]:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis_lib import paths
+from analysis_lib import findings, paths
 from analysis_lib.errors import StudyError
-from analysis_lib.findings import stored as overview
 
 BEGIN, END = "<!-- findings: written by `make readme` -->\n", "<!-- end of findings -->\n"
 # The notebook that measures each finding of the paper, its statement, and the claims (by name) that make it up.
@@ -29,7 +28,7 @@ FINDINGS = {
 
 def findings_block() -> str:
     """Markdown: the embedded model's accuracy, and one row per finding with each claim's effect and verdict."""
-    table = overview.across_models("embedded", model="embedded", image_model="embedded-image")
+    table = findings.across_models("embedded", model="embedded", image_model="embedded-image")
     own = table[table["model"] == "embedded"].set_index("name")
     able = own.loc["above chance"]
     text = f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.\n\n"

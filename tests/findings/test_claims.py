@@ -6,16 +6,15 @@ import planted
 import pytest
 
 from analysis_lib.errors import StudyError
-from analysis_lib.findings import claims
-from analysis_lib.findings import paper as findings
+from analysis_lib.findings import claims, paper
 
 ROWS = pd.DataFrame({"task": "t", "sample_id": range(40), "video": [i // 2 for i in range(40)]})
 
 
 def decide(low, high, **options):
     reps = pd.Series([(low + high) / 2, *np.linspace(low, high, 1001)])
-    options = {"threshold": 2.0, "unit": "points", "because": "Because."} | options
-    return claims.decide("name", "Something holds", reps, ROWS, **options)
+    options = {"threshold": 2.0, "unit": "points"} | options
+    return claims.decide("name", "Something holds", reps, ROWS, "Because.", **options)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,15 @@ def test_verdict_follows_from_the_interval(low, high, verdict):
 
 
 def test_undecided_names_the_videos_that_would_decide():
-    assert "About 152 videos would decide" in decide(0.1, 5.9).reason
+    assert "About 152 videos would decide" in decide(0.1, 5.9).reason  # the width shrinks with the root
+    reps = pd.Series([3.0, *[1.0] * 50, *[5.0] * 50])
+    assert "About 80 videos" in claims.decide("n", "s", reps, ROWS, "", threshold=2.0, unit="points").reason
+    assert "lies on the threshold" in decide(1.0, 3.0).reason
+
+
+def test_p_counts_the_draws_that_are_not_above_the_threshold():
+    reps = pd.Series([1.0, 1.0, 2.0, -1.0])
+    assert claims.decide("n", "s", reps, ROWS, "", threshold=0.0, unit="points").p == 0.5
 
 
 def test_titles_cannot_hide_the_verdict():
@@ -37,7 +44,7 @@ def test_titles_cannot_hide_the_verdict():
 
 
 def test_what_does_not_exist_is_not_reproduced():
-    found = claims.decide("n", "s", pd.Series([np.nan] * 5), ROWS, threshold=0, unit="of the depth", because="")
+    found = claims.decide("n", "s", pd.Series([np.nan] * 5), ROWS, "", threshold=0, unit="of the depth")
     assert (found.verdict, found.p, found.number) == ("not reproduced", 1.0, "no effect to locate")
 
 
@@ -67,7 +74,7 @@ def test_table_corrects_for_the_number_of_claims():
 def test_by_task_takes_each_task_alone():
     base = planted.baseline(np.random.default_rng(0), n=6, accuracy=1.0)
     table = claims.by_task(
-        findings.cross_frame_early, planted.knockout(np.random.default_rng(0), base, ["cross-frame"]), base
+        paper.cross_frame_early, planted.knockout(np.random.default_rng(0), base, ["cross-frame"]), base
     )
     assert list(table.index) == sorted(planted.TASKS) and set(table["n"]) == {6}
 
@@ -102,5 +109,5 @@ def test_drops_need_the_edge_set():
 
 
 def test_too_few_videos_decide_nothing():
-    few = claims.decide("n", "s", pd.Series([9.0] * 50), ROWS.iloc[:8], threshold=2, unit="points", because="")
+    few = claims.decide("n", "s", pd.Series([9.0] * 50), ROWS.iloc[:8], "", threshold=2, unit="points")
     assert few.verdict == "undecided" and "at least 10 videos" in few.reason

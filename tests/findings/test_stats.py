@@ -44,6 +44,7 @@ def test_cells_of_one_video_stay_paired():
     assert np.allclose(reps["b"] - reps["a"], 2)  # the difference is known exactly although both means vary
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_the_true_mean_and_rows_alone_do_not():
     rng = np.random.default_rng(0)
     hits = {"video": 0, "sample_id": 0}
@@ -129,15 +130,6 @@ def test_max_t_refuses_holes():
 
 def test_holm_known_answer():
     assert np.allclose(stats.holm(pd.Series([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-
-
-def test_p_above_counts_draws():
-    assert stats.p_above(pd.Series([1.0, 1.0, 2.0, -1.0]), 0.0) == 0.5
-
-
-def test_n_to_decide_scales_with_the_square():
-    assert stats.n_to_decide((1.0, -1.0, 3.0), 0.0, 50) == 200
-    assert stats.n_to_decide((0.0, -1.0, 1.0), 0.0, 50) is None
 
 
 def test_attach_keeps_what_was_asked_for():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis_lib.figures import bars as charts
+from analysis_lib import figures
 from analysis_lib.reports import bench
 
 
@@ -58,6 +58,6 @@ def test_the_figure_shows_the_measured_gain(costs):
 
     shown = pd.concat([costs.assign(layers=12, options=4, frames=n) for n in (4, 8)] + [costs.assign(model="7B")])
     gain = bench.ratios(shown)
-    fig = charts.cost_figure(shown, gain)
+    fig, _ = figures.bench(shown, gain)
     low = gain.xs("all", level="edge_sets").drop("7B")["full"].min()
     assert f"takes {low:.0f} to" in fig.legends[0].get_title().get_text().replace("\n", " ")

@@ -9,7 +9,8 @@ import tiny_families
 import tiny_originals
 from clips import item, write_task
 
-from analysis_lib.figures import bars as charts
+from analysis_lib.figures.bars import PATHWAYS
+from analysis_lib.figures.style import VERDICTS
 from analysis_lib.reports import reproduce, runner
 from analysis_lib.study import runs as study
 
@@ -56,6 +57,6 @@ def test_all_notebooks(family, tmp_path):
     cut = left["02"]["measured"].knockout
     assert np.isfinite(cut["p_knock"]).all() and cut["p_knock"].nunique() > 6  # cuts change something
     assert len(left["01"]["fine"].pairs) and len(left["02"]["heads"]) and len(left["03"]["emergence"])
-    assert set(left["04"]["pruned"]["pathway"]) == charts.PATHWAYS.keys() - {"full"}
+    assert set(left["04"]["pruned"]["pathway"]) == PATHWAYS.keys() - {"full"}
     table = left["05"]["table"]
-    assert set(table["model"]) == {family} and set(table["verdict"]) <= charts.VERDICTS.keys() and len(table) >= 12
+    assert set(table["model"]) == {family} and set(table["verdict"]) <= VERDICTS.keys() and len(table) >= 12

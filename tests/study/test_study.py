@@ -16,7 +16,6 @@ from conftest import GOLDEN
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
-from analysis_lib.figures import maps
 from analysis_lib.study import measure, tables
 from analysis_lib.study import runs as study
 
@@ -256,7 +255,7 @@ def test_maps_hold_every_pair_head_and_width(root, copy):
     assert len(found.baseline) == 2 and found.knockout.empty
     assert set(found.pairs.groupby("sample_id")["edge_set"].nunique()) == {28 + 7 + 7 + 7 + 1}
     assert (found.pairs["first_layer"] == 1).all() and (found.pairs["last_layer"] == 12).all()
-    alone = maps.single_pairs(found.pairs)
+    alone = found.pairs.query("query_frame > 0 and key_frame > 0")
     assert (alone["distance"] == alone["query_frame"] - alone["key_frame"]).all()
     assert set(found.heads["edge_set"]) == {"video->last"}  # of the two sets, the one into the last token
     assert len(found.heads.drop_duplicates(["layer", "head"])) == 12 * 4 and len(found.heads) == 2 * 12 * 4

@@ -5,6 +5,9 @@ measured.
 import numpy as np
 import pandas as pd
 
+from analysis_lib.paths import write_atomic
+from analysis_lib.study.tables import SCHEMAS, to_bytes
+
 TASKS = {"action_antonym": 2, "action_sequence": 4, "moving_direction": 4, "object_count": 4, "scene_transition": 2}
 BUMPS = {  # edge set: depth of the largest drop, width, size in %
     "cross-frame": (0.25, 0.12, 40), "video->question": (0.45, 0.12, 50), "question->last": (0.75, 0.10, 60),
@@ -13,6 +16,13 @@ BUMPS = {  # edge set: depth of the largest drop, width, size in %
     "video->question_only": (0.4, 0.15, 20), "question_only->true_option": (0.5, 0.15, 15),
     "video->true_option": (0.45, 0.15, 25),
 }  # fmt: skip
+
+
+def stacked(parts):
+    """One frame from dicts of columns, one below the other; a single value fills its part."""
+    sizes = [max(map(np.size, part.values())) for part in parts]
+    filled = {name: [np.broadcast_to(part[name], n) for part, n in zip(parts, sizes, strict=True)] for name in parts[0]}
+    return pd.DataFrame({name: np.concatenate(columns) for name, columns in filled.items()})
 
 
 def baseline(rng, n=40, accuracy=0.95):
@@ -50,13 +60,13 @@ def knockout(rng, base, edge_sets=tuple(BUMPS), n_layers=12, scale=1.0, noise=6.
                 row.prediction,
             )
             first, last = zip(*(first_last(layer) for layer in layers), strict=True)
-            tables.append(pd.DataFrame({
+            tables.append({
                 "task": row.task, "sample_id": row.sample_id, "edge_set": edge_set, "layer": layers,
                 "first_layer": first, "last_layer": last, "p_base": row.p_base,
                 "p_knock": row.p_base * (1 + change / 100), "relative_change": change, "margin_base": row.margin_base,
                 "margin_knock": row.margin_base + change / 20, "prediction": prediction,
-            }))  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
+            })  # fmt: skip
+    return stacked(tables)
 
 
 def from_bins(base, n_layers, curves):
@@ -82,11 +92,11 @@ def emergence(rng, base, n_layers=12, place=0.7):
         for i, option in enumerate("ABCD"[: len(row.options)]):
             for normed in (True, False):
                 p = rise if option == row.answer else 0.15 * rise * (1 - rise / 1.1) / max(1, i)
-                tables.append(pd.DataFrame({
+                tables.append({
                     "task": row.task, "sample_id": row.sample_id, "layer": range(1, n_layers + 1), "option": option,
                     "is_answer": option == row.answer, "probability": p if normed else p**1.5, "normed": normed,
-                }))  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
+                })  # fmt: skip
+    return stacked(tables)
 
 
 def lens(rng, base, n_layers=12):
@@ -100,13 +110,13 @@ def lens(rng, base, n_layers=12):
     }
     layers = np.arange(1, n_layers + 1)
     tables = [
-        pd.DataFrame({
+        {
             "task": row.task, "sample_id": row.sample_id, "layer": layers, "keyword": word, "kind": kind,
             "count": rng.poisson(4 * np.exp(-0.5 * ((layers / n_layers - place) / 0.2) ** 2)),
-        })
+        }
         for row in base.itertuples() for word, (kind, place) in words.items()
     ]  # fmt: skip
-    return pd.concat(tables, ignore_index=True)
+    return stacked(tables)
 
 
 def pathway(rng, base, kept=0.42, accuracy=None):
@@ -133,3 +143,10 @@ def controls(rng, base):
     ]
     chance = 1 / table.options.map(len)
     return table.assign(correct=rng.random(len(table)) < chance).drop(columns="options")
+
+
+def store(folder, **frames):
+    """Write tables as stored in a results folder; columns that they lack are empty."""
+    for name, frame in frames.items():
+        columns = {column: frame[column] if column in frame else [None] * len(frame) for column in SCHEMAS[name]}
+        write_atomic(folder / f"{name}.parquet", to_bytes(name, pd.DataFrame(columns)))

@@ -5,9 +5,8 @@ import pandas as pd
 import planted
 import pytest
 
+from analysis_lib import findings
 from analysis_lib.errors import StudyError
-from analysis_lib.findings import claims
-from analysis_lib.findings import paper as findings
 from analysis_lib.instrument.pathways import PUBLISHED
 
 # mean change in % per bin of five layers, for the three routes: table E(b) of the paper
@@ -55,14 +54,14 @@ def test_the_rule_gives_the_papers_ranges(base, model):
         pd.DataFrame({**columns, "edge_set": route, "relative_change": np.repeat(bins, 5)[: model[1]]})
         for route, bins in zip(ROUTES, TABLE_E[model], strict=True)
     )
-    assert claims.effective_ranges(table, one) == PUBLISHED[model]
+    assert findings.effective_ranges(table, one) == PUBLISHED[model]
 
 
 def test_a_small_model_has_bins_of_two_layers_and_silence_keeps_one_bin(base, knock):
-    ranges = claims.effective_ranges(knock, base)
+    ranges = findings.effective_ranges(knock, base)
     assert all(first % 2 == 1 and last % 2 == 0 for first, last in ranges.values())
     silent = knock.assign(relative_change=0.0)
-    assert set(claims.effective_ranges(silent, base).values()) == {(1, 2)}  # something stays open
+    assert set(findings.effective_ranges(silent, base).values()) == {(1, 2)}  # something stays open
 
 
 KNOCKOUT_CLAIMS = (findings.cross_frame_early, findings.integration_in_the_middle, findings.integration_before_answer,
@@ -110,6 +109,14 @@ def test_accuracy_of_the_two_halves(base):
         100.0,
         "reproduced",
     ) and found.low < 100  # all lost against none lost, and yet not certain
+
+
+def test_lost_answers_of_each_half(base):
+    table = findings.lost_answers(*halves(np.random.default_rng(3), base), base)
+    assert set(table.index.get_level_values("layers")) == {"1 to 6", "7 to 12"}
+    assert (table.xs("1 to 6", level="layers")["mean"] == 100).all()
+    assert (table.xs("7 to 12", level="layers")["mean"] == 0).all()
+    assert (table["high"] > 0).all()  # never seen in a few videos is not never
 
 
 def test_answer_emerges_late_and_after_integration(base, knock):

@@ -1,0 +1,170 @@
+"""Figures of curves, one panel a task and one for their mean: what a knockout around each layer costs, or how far apart
+two frames are that lose sight of each other, and after which layer the answer can be read.
+"""
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.pyplot import Axes, Figure
+
+from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, layer_axis, panel_title, strongest
+from analysis_lib.findings import stats
+
+CHANGE = "change of the answer's probability (%)"
+CURVE_NOTE = (  # how a panel of knockout curves is read, for captions
+    "Bands: 95 % intervals over videos. Strokes at the top: the curve differs from zero there (p < 0.05 for the whole "
+    "curve). Hollow points: windows cut short by the first or last layer."
+)
+Share = tuple[float, float]  # a band of the depth
+FIRST_HALF, MIDDLE_HALF = (0, 0.5), (0.25, 0.75)
+
+
+def knockout_curves(
+    knockout: pd.DataFrame, baseline: pd.DataFrame, title: str, edge_sets: Sequence[str] = (),
+    shade: Share | None = None,
+) -> Drawn:  # fmt: skip
+    """What a cut around each layer does to the answer's probability, a curve per edge set (all if none is named)."""
+    table = knockout_table(knockout[knockout["edge_set"].isin(edge_sets)] if edge_sets else knockout, baseline)
+    return _panels(table, title, CHANGE, shade=shade), table
+
+
+def cross_frame(knockouts: dict[str, pd.DataFrame], baseline: pd.DataFrame, title: str) -> Drawn:
+    """Frames cannot read earlier frames, in the "video model" and its "image model", on the same questions."""
+    both = pd.concat([rows.assign(series=name) for name, rows in knockouts.items()])
+    return knockout_curves(both, baseline, title, shade=FIRST_HALF)
+
+
+def video_question_last(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+    """Video, question and last token cannot read each other."""
+    edge_sets = ("video->question", "video->last", "question->last", "last->last")
+    return knockout_curves(knockout, baseline, title, edge_sets, MIDDLE_HALF)
+
+
+def to_true_option(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
+    """Ways from the video to the right option are cut: straight, or over the question's sentence."""
+    edge_sets = ("video->question_only", "question_only->true_option", "video->true_option")
+    return knockout_curves(knockout, baseline, "Ways from the video to the right option", edge_sets, MIDDLE_HALF)
+
+
+def options_to_last(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+    """The last token cannot read the question's sentence, the true option, or the false options."""
+    edge_sets = ("question_only->last", "true_option->last", "false_options->last")
+    return knockout_curves(knockout, baseline, title, edge_sets)
+
+
+def window_sizes(widths: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
+    """All edge sets for tasks together, one panel a size of window."""
+    parts = [knockout_table(rows, baseline).assign(window=size) for size, rows in widths.groupby("window")]
+    table = pd.concat(parts, ignore_index=True)
+    every = stats.overall(table)
+    panels = every.assign(task=every["window"].map(lambda size: f"window of {size} layer{'s' * (size > 1)}"))
+    title = f"Three routes, cut in windows of {', '.join(map(str, table['window'].unique()))} layers"
+    return _panels(panels, title, CHANGE.replace("probability", "\nprobability")), table
+
+
+def frame_distance(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
+    """Frames that lie equally far apart cannot read each other in any layer: "all pairs" together, and "one pair", the
+    mean of those pairs cut one by one.
+    """
+    alone = pairs[(pairs["query_frame"] > 0) & (pairs["key_frame"] > 0)]
+    means = alone.groupby(["task", "sample_id", "distance"], as_index=False)["relative_change"].mean()
+    together = pairs.loc[pairs["edge_set"].str.startswith("cross-frame@"), means.columns]
+    rows = pd.concat([together.assign(series="all pairs"), means.assign(series="one pair")])
+    table = stats.change_table(rows, baseline, ["distance"])
+    title = strongest(table[table["series"] == "all pairs"], "distance", "frames {distance} apart")
+    curves = table.rename(columns={"distance": "layer"})  # what the panels have on x
+    return _panels(curves, title, CHANGE, "distance between the frames (1 = neighbours)"), table
+
+
+def halves(up: pd.DataFrame, down: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+    """Accuracy on all questions against the layer up to which (`up`, bottom_up windows) or from which (`down`,
+    top_down) edges are cut; grey lines: the untouched model (dotted), and chance.
+    """
+    parts = {"from layer 1": up, "to last layer": down}
+    rows = pd.concat([part.assign(series=name, right=part["correct"]) for name, part in parts.items()])
+    table = stats.task_intervals(stats.attach(rows, baseline, keep="all"), "right", ["series", "layer"], scale=100)
+    levels = stats.accuracy_levels(baseline.merge(rows[["task", "sample_id"]].drop_duplicates()))
+    table = table.merge(levels, left_on="task", right_index=True, how="left")
+    fig = _panels(table, title, "accuracy (%)", "layer at the border of the cut")
+    for ax, (_, part) in zip(fig.axes, table.groupby("task", sort=False), strict=False):
+        for name, dash in (("untouched", ":"), ("chance", "-")):
+            ax.axhline(part[name].iloc[0], color=GREY, lw=0.9, ls=dash, zorder=1)
+    fig.axes[0].set_ylim(0, 106)
+    return fig, table
+
+
+def answer_by_layer(emergence: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+    """The true option's probability after each layer, and the mean probability of the false options."""
+    table = answer_table(emergence, baseline)
+    return _panels(table, title, "probability (%)", "layer", FIRST_HALF), table
+
+
+def knockout_table(knockout: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """`stats.change_table` per layer; `clipped` marks windows that the first or last layer cuts short."""
+    width = (knockout["last_layer"] - knockout["first_layer"]).groupby(knockout["layer"]).first()
+    clipped = (width < width.max()).rename("clipped").reset_index()
+    return stats.change_table(knockout, baseline, ["layer"]).merge(clipped, on="layer")
+
+
+def answer_table(emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """Mean probability in % of the true option and of the false options (their mean) per task and layer."""
+    rows = emergence[emergence["normed"]]
+    kinds = rows["is_answer"].map({True: "true option", False: "false option"})
+    rows = rows.assign(series=kinds, probability=100 * rows["probability"])
+    means = rows.groupby(["task", "sample_id", "series", "layer"], as_index=False)["probability"].mean()
+    return stats.task_intervals(stats.attach(means, baseline), "probability", ["series", "layer"])
+
+
+def _panels(
+    table: pd.DataFrame, title: str, ylabel: str, xlabel: str = "layer at the centre of the cut window",
+    shade: Share | None = None,
+) -> Figure:  # fmt: skip
+    """One panel per task and one for their mean: a line and a 95 % band per series, the same y axis everywhere. `shade`
+    marks the layers that a claim speaks of; CURVE_NOTE says what points and strokes mean.
+    """
+    series = "series" if "series" in table else "edge_set"
+    names = [name for name in STYLE if name in set(table[series])]
+    panels = list(dict.fromkeys(table["task"]))
+    columns, lines = min(3, len(panels)), -(-len(panels) // 3)
+    size = (2.45 * columns + 0.4, 2.05 * lines + 0.95)
+    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for ax, task in zip(axes.flat, panels, strict=False):
+        part = table[table["task"] == task]
+        _panel(ax, part, series, names, shade)
+        panel_title(ax, part)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    low, high = min(table["low"].min(), 0), max(table["high"].max(), 0)
+    room = 0.06 * (high - low)
+    axes[0, 0].set_ylim(low - room, high + room * (1 + ("p" in table) * len(names)))
+    fig.supxlabel(xlabel, fontsize=9)
+    # One line of panels is lower than the label is long.
+    fig.supylabel(ylabel if lines > 1 else textwrap.fill(ylabel, 30), fontsize=9)
+    handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names]
+    headline(fig, title, handles, ncols=min(3, len(names)), handlelength=2.6, columnspacing=1.4)
+    return fig
+
+
+def _panel(ax: Axes, table: pd.DataFrame, series: str, names: list[str], shade: Share | None) -> None:
+    """Lines, bands, clipped windows and tests of one panel."""
+    n_layers = table["layer"].max()
+    if shade:
+        ax.axvspan(*(share * n_layers + 0.5 for share in shade), color="#F0F0F0", zorder=0, lw=0)
+    ax.axhline(0, color="#999999", lw=0.8, zorder=1)
+    for i, name in enumerate(names):
+        colour, dash, _ = STYLE[name]
+        part = table[table[series] == name].sort_values("layer")
+        sns.lineplot(part, x="layer", y="mean", color=colour, linestyle=dash, errorbar=None, ax=ax, legend=False)
+        ax.fill_between(part["layer"], part["low"], part["high"], color=colour, alpha=0.18, lw=0)
+        if "clipped" in part:
+            short = part[part["clipped"]]
+            ax.scatter(short["layer"], short["mean"], s=14, facecolor="white", edgecolor=colour, lw=1.0, zorder=4)
+        if "p" in part:
+            hit = part.loc[part["p"] < 0.05, "layer"]
+            top = ax.get_xaxis_transform()
+            ax.hlines([0.985 - 0.035 * i] * len(hit), hit - 0.4, hit + 0.4, color=colour, lw=1.8, transform=top)
+    ax.set(xlabel="", ylabel="")
+    layer_axis(ax, n_layers)
