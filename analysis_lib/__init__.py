@@ -21,7 +21,7 @@ _HOME = {
     "load_clip": "inputs.videos",
     "load_model": "instrument.checks",
     "read_table": "study.tables",
-    "results_dir": "study.locate",
+    "results_dir": "study.provenance",
     "sweep": "study.runs",
 }
 __all__ = sorted(_HOME)

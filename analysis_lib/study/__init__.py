@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = dict.fromkeys(("MEASURES", "Results", "example", "keywords", "sweep"), "runs")
-_HOME |= {"results_dir": "locate", "instrument_checks": "first_sample", "open_routes": "first_sample"}
+_HOME |= {"results_dir": "provenance", "instrument_checks": "first_sample", "open_routes": "first_sample"}
 __all__ = sorted(_HOME)
 
 

@@ -34,7 +34,7 @@ from analysis_lib.study.todo import Todo, is_kept
 def settings_for(vlm: VideoLLM, request: Request, window: int, keywords: Mapping[str, Sequence[str]]) -> Settings:
     """The settings of a request for a loaded model. StudyError for windows or ranges that do not fit it."""
     depth = len(decoder_layers(vlm))
-    ranges = pathways.pathway_ranges(depth, vlm.hf.config.model_type, given=dict(request.ranges) or None)
+    ranges = pathways.pathway_ranges(depth, vlm.hf.config.model_type, given=request.ranges or None)
     cuts = tuple(windows(depth, window, request.style))
     return Settings(cuts, request.keep, request.mode, request.seed, keywords, ranges, request.ranges_name)
 

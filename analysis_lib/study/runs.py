@@ -5,8 +5,6 @@ frames. Nothing is computed twice, so the same call serves a first run, a run th
 redraw. The model is loaded when the first missing row needs it; anything wrong with the request is said before that.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,12 +23,11 @@ from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
 from analysis_lib.inputs.records import Sample, Skip
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.models.records import VideoLLM
-from analysis_lib.study import examples, measure, provenance
-from analysis_lib.study.locate import SECONDS, look_at_model, results_dir
-from analysis_lib.study.request import ALL_MEASURES, MEASURES, Request, check_request
-from analysis_lib.study.showcase import write as write_example
+from analysis_lib.study import examples, measure, provenance, showcase
+from analysis_lib.study.provenance import SECONDS, look_at_model, results_dir
+from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, MEASURES, Request, check_request
 from analysis_lib.study.store import Store
-from analysis_lib.study.todo import FOR_ALL, Todo, first_kept, is_kept, lacking, missing, sample_rank
+from analysis_lib.study.todo import Todo, first_kept, is_kept, lacking, missing, sample_rank
 
 __all__ = ["MEASURES", "Results", "example", "keywords", "results_dir", "sweep"]
 
@@ -60,72 +57,36 @@ class Results:
     dir: Path
 
 
-def sweep(
-    *,
-    model: str,
-    benchmark: str = "embedded",
-    tasks: str | Sequence[str] | None = None,
-    samples: int | None = None,
-    edges: str | Sequence[str] = "all",
-    window: int | str = "auto",
-    style: str = "center",
-    keep: str = "correct",
-    measure: str | Sequence[str] = MEASURES,
-    dtype: str = "auto",
-    device: str = "auto",
-    seed: int = 0,
-    mode: str = "exact",
-    ranges: Mapping[str, tuple[int, int]] | None = None,
-    out: str | Path | None = None,
-    compute: bool = True,
-) -> Results:
+def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
     """Measure what the results folder lacks and return what was asked for.
 
     Args:
-        model: embedded model, checkpoint folder or hub id.
-        benchmark: "embedded", or NAME:ROOT with a name out of `formats.FORMATS`.
-        tasks: names, or one text with commas; empty for all.
-        samples: questions per task, drawn with `seed`; None or 0 for all.
-        edges: names of edge sets, or "all" for the paper's eleven.
-        window: number of layers cut together, or "auto": the share of the depth that 9 has in 32 layers.
-        style: how windows lie (`edges.windows`).
-        keep: which samples get knockouts, emergence and lens: those answered "correct", "wrong", or "all". Pathways
-            and controls are about accuracy and run on all samples.
-        measure: any of knockout, emergence, lens, pathway, and controls (the answer without video, from one frame,
-            from shuffled frames), widths (centred windows of `edges.window_sizes`), pairs (`edges.frame_edge_sets` cut
-            in all layers), heads (edges into the last token, in single heads), response (the model's own answer to an
-            open-ended question, at its first verbs); empty measures the baseline alone.
-        dtype: "auto", "float32" or "bfloat16".
-        device: "auto", "cpu" or "cuda".
-        seed: of the draw of samples and of random pathways.
-        mode: "exact" recomputes what a cut can change; "full" makes a complete pass.
-        ranges: first and last open layer (1-based) of the pathway's routes cross_frame, video_question and
-            question_last; None for the published ones, scaled to the depth.
         out: the results folder; None for `results_dir`.
         compute: False loads no model and raises StudyError, naming the command, where rows are missing.
+        asked: model, benchmark, tasks, samples, edges, window, style, keep, measure, dtype, device, seed, mode and
+            ranges, of which all but the model have a default (`request.Request` says which, and what they mean).
 
     Raises:
         StudyError: a request that cannot be met, or settings that differ from those of the stored rows.
     """
-    request = check_request(
-        model=model, benchmark=benchmark, tasks=tasks, samples=samples, edges=edges, window=window, style=style,
-        keep=keep, measure=measure, dtype=dtype, device=device, seed=seed, mode=mode, ranges=ranges,
-    )  # fmt: skip
+    request = check_request(**asked)
     if not compute:
         return _redraw(request, out)
     check_benchmark(request.benchmark, request.tasks)
     k, weights = look_at_model(request.model, request.window, request.style)
-    folder = Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
     fixed = request.fixed() | {"window": k}
-    with Store(folder) as store:
+    with Store(_folder(request, out, k)) as store:
         store.check(fixed | weights)
-        chosen, skips = load_benchmark(benchmark, tasks=request.tasks, samples=request.samples, seed=request.seed)
-        todo = missing(store, chosen, request)
-        _announce(request, len(chosen) + len(skips), len(todo))
+        chosen, skips = load_benchmark(
+            request.benchmark, tasks=request.tasks, samples=request.samples, seed=request.seed
+        )
+        todo, total = missing(store, chosen, request), len(chosen) + len(skips)
+        where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
+        print(f"{where}: {total - len(todo)} of {total} samples stored, computing {len(todo)}", flush=True)
         if todo:
             _compute(store, request, fixed, [s for s in chosen if s.sample_id in todo], todo)
-        store.finish(provenance.summary, tables=request.measures, skipped=map(_skip_row, skips))
-        if "lens" in request.measures:
+        store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
+        if "lens" in request.measure:
             _store_examples(store, request, chosen)
         return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
 
@@ -147,11 +108,11 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     if not file.exists():
         if not request.get("compute", True):
             raise StudyError(f"{file} is not stored; measure it: {asked.command(found.dir)}")
-        every = load_benchmark(asked.benchmark, tasks=asked.tasks, seed=asked.seed)[0]
-        wanted = [sample for sample in every if sample.sample_id == name]
-        if not wanted:
+        samples = load_benchmark(asked.benchmark, tasks=asked.tasks, seed=asked.seed)[0]
+        wanted = next((sample for sample in samples if sample.sample_id == name), None)
+        if wanted is None:
             raise StudyError(f"{asked.benchmark} has no usable sample {name}")
-        _write_example(asked, wanted[0], file)
+        _write_example(asked, wanted, file)
     return examples.read(file)
 
 
@@ -160,9 +121,11 @@ def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
     return door.keywords(benchmark) or PAPER_KEYWORDS
 
 
-def _announce(request: Request, total: int, n_todo: int) -> None:
-    where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
-    print(f"{where}: {total - n_todo} of {total} samples stored, computing {n_todo}", flush=True)
+# ---- measuring ----
+
+
+def _folder(request: Request, out: str | Path | None, k: int | str) -> Path:
+    return Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
 
 
 def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample], todo: dict[str, Todo]) -> None:
@@ -181,7 +144,7 @@ def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample],
                 rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
             store.add(sample.sample_id, rows)
     with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
-        file.write(f"{' '.join(request.measures)},{len(samples)},{time.monotonic() - began:.3f}\n")
+        file.write(f"{' '.join(request.measure)},{len(samples)},{time.monotonic() - began:.3f}\n")
 
 
 @lru_cache(maxsize=1)
@@ -190,10 +153,8 @@ def _load(model: str, dtype: str, device: str) -> VideoLLM:
 
 
 def _skip_row(skip: Skip) -> dict[str, str]:
-    return {
-        "task": skip.task, "sample_id": skip.sample_id, "video": skip.clip, "reason": skip.reason,
-        "sample_sha256": skip.sha256,
-    }  # fmt: skip
+    key = {"task": skip.task, "sample_id": skip.sample_id, "video": skip.clip}
+    return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
 def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -> None:
@@ -208,7 +169,7 @@ def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -
 
 def _write_example(request: Request, sample: Sample, file: Path) -> None:
     vlm = _load(request.model, request.dtype, request.device)
-    write_example(vlm, sample, file, keywords(request.benchmark))
+    showcase.write(vlm, sample, file, keywords(request.benchmark))
 
 
 # ---- giving back ----
@@ -216,32 +177,30 @@ def _write_example(request: Request, sample: Sample, file: Path) -> None:
 
 def _redraw(request: Request, out: str | Path | None) -> Results:
     """What is asked for from stored rows alone, without model and benchmark."""
-    k = request.window or "auto"
-    folder = Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
-    store = Store(folder, write=False)
+    store = Store(_folder(request, out, request.window or "auto"), write=False)
     store.check(request.fixed() | ({"window": request.window} if request.window else {}))
     every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
     ids: set[str] = set()
-    for _, rows in every.groupby("task"):
-        if not request.tasks or rows["task"].iloc[0] in request.tasks:
+    for task, rows in every.groupby("task"):
+        if not request.tasks or task in request.tasks:
             drawn = sorted(rows["sample_id"], key=lambda name: sample_rank(name, request.seed))
             ids |= set(drawn[: request.samples or None])
     absent = [task for task in request.tasks if task not in set(every["task"])]
     if not ids or absent or ids & set(lacking(store, request)):
         what = f"rows of {', '.join(absent)}" if absent else "rows that are asked for"
-        raise StudyError(f"{folder} lacks {what}; measure them: {request.command(out)}")
+        raise StudyError(f"{store.folder} lacks {what}; measure them: {request.command(out)}")
     return _results(store, request, ids)
 
 
 def _results(store: Store, request: Request, ids: set[str]) -> Results:
     """The stored rows of these samples, limited to the edge sets and measures asked for."""
-    tables, rows = {}, store.tables["baseline"]
-    kept = {row.sample_id for row in rows.itertuples() if is_kept(request.keep, row.correct)}
+    baseline, tables = store.tables["baseline"], {}
+    kept = {row.sample_id for row in baseline.itertuples() if is_kept(request.keep, row.correct)}
     for name in ("baseline", "skipped", *ALL_MEASURES):
         frame = store.tables[name]
-        wanted = frame["sample_id"].isin(ids) & (name in (*request.measures, "baseline", "skipped"))
-        if name in ALL_MEASURES and name not in FOR_ALL:
-            wanted &= frame["sample_id"].isin(kept)
+        of_all = name in ("baseline", "skipped", *FOR_ALL)
+        wanted = frame["sample_id"].isin(ids if of_all else ids & kept)
+        wanted &= name in ("baseline", "skipped", *request.measure)
         if name in request.cuts():
             wanted &= frame["edge_set"].isin(request.cuts()[name])
         if name == "pathway":

@@ -19,7 +19,7 @@ from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.models import pooled
 from analysis_lib.models.families import INSTEAD
 from analysis_lib.models.merging import make_inputs, model_logits, on_grid
-from analysis_lib.study.locate import look_at_model
+from analysis_lib.study.provenance import look_at_model
 
 LAYER = "language_model.model.layers.{}.self_attn.{}_proj"
 
