@@ -4,10 +4,8 @@ Probabilities are softmaxes over the whole vocabulary of float32 logits at the l
 token that the untouched model predicts (paper, section 3); margins compare the right letter with the strongest other.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,21 +20,28 @@ from analysis_lib.instrument.pathways import Ranges
 from analysis_lib.instrument.receipts import Receipt
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import Inputs, VideoLLM
+from analysis_lib.study.request import Request
 
 Rows = dict[str, list[dict[str, Any]]]
 
 
+def joined(parts: Iterable[Rows]) -> Rows:
+    """The rows of several measurements, by table."""
+    found: Rows = {}
+    for part in parts:
+        for table, rows in part.items():
+            found.setdefault(table, []).extend(rows)
+    return found
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all samples of a run: where to cut, what to keep, the lens's words, the pathways' layers."""
+    """What is the same for all samples of a run: the request, where to cut, the lens's words, the pathways' layers."""
 
+    request: Request
     windows: tuple[Window, ...]
-    keep: str
-    mode: str
-    seed: int
     keywords: Mapping[str, Sequence[str]]
     ranges: Ranges
-    ranges_name: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Reading:
     margin: float
     prediction: str
     correct: bool
+
+    def columns(self, state: str) -> dict[str, Any]:
+        """As columns, named after the state of the model ("base", "knock", …); a table takes those that it has."""
+        named = {f"p_{state}": self.p_token, f"margin_{state}": self.margin}
+        return named | {"p_answer": self.p_answer, "prediction": self.prediction, "correct": self.correct}
 
 
 class Answer:
@@ -77,8 +87,7 @@ class Answer:
 
     def receipt_row(self, measure: str, receipt: Receipt) -> dict[str, Any]:
         """A row of the receipts table; the first word of `measure` names what was done."""
-        key = {name: self.key[name] for name in ("task", "sample_id")}
-        return key | {"measure": measure, "receipt": json.dumps(receipt.to_dict(), sort_keys=True)}
+        return self.key | {"measure": measure, "receipt": json.dumps(receipt.to_dict(), sort_keys=True)}
 
 
 def ask(vlm: VideoLLM, sample: Sample) -> Answer:

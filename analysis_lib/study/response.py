@@ -7,8 +7,6 @@ model can read from its own words. The published code looks for verbs among the 
 tagger reads the whole text, and a verb's first token is the anchor. No curve is dropped for its sign.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.instrument.exact import recorded_states
 from analysis_lib.models.decoder import decode, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
-from analysis_lib.study.answers import Answer, Rows, Settings
+from analysis_lib.study.answers import Answer, Rows, Settings, joined
 from analysis_lib.study.cuts import cut_rows, layers_of
 
 EDGE_SETS = ("video->question", "video->response", "video->last", "question->last", "response->last")
@@ -39,15 +37,13 @@ def response_knockouts(answer: Answer, settings: Settings) -> Rows:
     verbs = [at for at in verb_tokens(vlm.tokenizer, said) if at > 1]
     if len(verbs) < ANCHORS:
         raise SampleError(f"the model's answer has {len(verbs)} verbs to follow; {ANCHORS} are needed")
-    parts: list[Rows] = []
+    parts = []
     for number, at in enumerate(verbs[:ANCHORS], start=1):
         cut_off = _cut_off(answer, said, at, follows_verb=at - 2 in verbs)
         own = {"anchor": number, "word": vlm.tokenizer.decode([said[at]])}
-        cuts = [
-            (own | {"edge_set": name, **layers_of(window)}, window) for name in EDGE_SETS for window in settings.windows
-        ]
+        cuts = [(own | {"edge_set": name} | layers_of(w), w) for name in EDGE_SETS for w in settings.windows]
         parts.append(cut_rows(cut_off, f"response {number}", cuts, settings))
-    return {table: [row for part in parts for row in part[table]] for table in ("response", "receipts")}
+    return joined(parts)
 
 
 def _cut_off(answer: Answer, said: Sequence[int], at: int, *, follows_verb: bool) -> Answer:
