@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = dict.fromkeys(("MEASURES", "Results", "example", "keywords", "sweep"), "runs")
-_HOME |= {"results_dir": "provenance", "instrument_checks": "first_sample", "open_routes": "first_sample"}
+_HOME |= {"results_dir": "provenance", "instrument_checks": "single_samples", "open_routes": "single_samples"}
 __all__ = sorted(_HOME)
 
 

@@ -5,7 +5,7 @@ from clips import write_small_benchmark
 from conftest import GOLDEN
 
 from analysis_lib.errors import StudyError
-from analysis_lib.study import first_sample
+from analysis_lib.study import single_samples
 
 RANGES = {"cross_frame": (2, 6), "video_question": (3, 8), "question_last": (7, 10)}
 
@@ -18,25 +18,25 @@ def where(tmp_path_factory):
 
 def test_open_routes_are_measured_once_for_each_ranges(tmp_path, where):
     with pytest.raises(StudyError, match="not stored"):
-        first_sample.open_routes(tmp_path, RANGES, compute=False, **where)
-    ways = first_sample.open_routes(tmp_path, RANGES, **where).set_index(["pathway", "route"])
+        single_samples.open_routes(tmp_path, RANGES, compute=False, **where)
+    ways = single_samples.open_routes(tmp_path, RANGES, **where).set_index(["pathway", "route"])
     through_question = ways.loc[("effective", "video -> question_block -> last")]
     assert through_question["open"] and through_question["named"] and through_question["arrives"] == 7
     assert not ways["open"].loc[[("effective", "video -> last"), ("strict", "video -> last")]].any()
     leaks = ways[ways["open"] & ~ways["named"]]
     assert set(leaks.index.get_level_values("pathway")) == {"effective"}  # through template text; strict closes it
-    again = first_sample.open_routes(tmp_path, RANGES, compute=False, **where)
+    again = single_samples.open_routes(tmp_path, RANGES, compute=False, **where)
     assert again.set_index(["pathway", "route"]).equals(ways)
-    later = first_sample.open_routes(tmp_path, RANGES | {"question_last": (9, 10)}, **where)
+    later = single_samples.open_routes(tmp_path, RANGES | {"question_last": (9, 10)}, **where)
     assert later.set_index(["pathway", "route"]).loc[("effective", "video -> question_block -> last"), "arrives"] == 9
 
 
 def test_a_failed_check_stops_also_when_it_is_stored(tmp_path, where, monkeypatch):
-    real = first_sample.self_test
-    monkeypatch.setattr(first_sample, "self_test", lambda vlm, inputs: real(vlm, inputs).assign(passed=False))
+    real = single_samples.self_test
+    monkeypatch.setattr(single_samples, "self_test", lambda vlm, inputs: real(vlm, inputs).assign(passed=False))
     for compute in (True, False):
         with pytest.raises(StudyError, match="no result of this model can be trusted"):
-            first_sample.instrument_checks(tmp_path, compute=compute, **where)
+            single_samples.instrument_checks(tmp_path, compute=compute, **where)
     monkeypatch.undo()
     (tmp_path / "self_test.csv").unlink()
-    assert first_sample.instrument_checks(tmp_path, **where)["passed"].all()
+    assert single_samples.instrument_checks(tmp_path, **where)["passed"].all()
