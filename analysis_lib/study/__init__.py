@@ -6,15 +6,14 @@ folder, of which only missing rows are measured, with a manifest that says where
 reads tables does not wait for torch.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_HOME = dict.fromkeys(("MEASURES", "Results", "example", "keywords", "sweep"), "runs")
-_HOME |= {"results_dir": "provenance", "instrument_checks": "single_samples", "open_routes": "single_samples"}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "provenance": ["results_dir"],
+        "request": ["MEASURES"],
+        "runs": ["Results", "example", "keywords", "sweep"],
+        "single_samples": ["instrument_checks", "open_routes"],
+    },
+)

@@ -23,7 +23,7 @@ from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
 from analysis_lib.inputs.records import Sample, Skip
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.models.records import VideoLLM
-from analysis_lib.study import examples, measure, provenance, showcase
+from analysis_lib.study import examples, measure, provenance, single_samples
 from analysis_lib.study.provenance import SECONDS, look_at_model, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, MEASURES, Request, check_request
 from analysis_lib.study.store import Store
@@ -169,7 +169,7 @@ def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -
 
 def _write_example(request: Request, sample: Sample, file: Path) -> None:
     vlm = _load(request.model, request.dtype, request.device)
-    showcase.write(vlm, sample, file, keywords(request.benchmark))
+    single_samples.write_example(vlm, sample, file, keywords(request.benchmark))
 
 
 # ---- giving back ----
