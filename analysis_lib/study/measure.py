@@ -20,7 +20,7 @@ from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study.answers import Answer, Rows, Settings, ask, joined
-from analysis_lib.study.cuts import frame_pairs, knockouts
+from analysis_lib.study.knockouts import edge_set_knockouts, frame_pair_knockouts
 from analysis_lib.study.request import FOR_ALL, Request
 from analysis_lib.study.response import response_knockouts
 from analysis_lib.study.todo import Todo, is_kept
@@ -50,7 +50,7 @@ def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings
     parts = [] if todo.frames_sha256 else [_baseline(answer)]
     kept = is_kept(settings.request.keep, answer.base.correct)
     if kept:
-        parts += [knockouts(answer, measure, edge_sets, settings) for measure, edge_sets in todo.edges.items()]
+        parts += [edge_set_knockouts(answer, measure, edge_sets, settings) for measure, edge_sets in todo.edges.items()]
     for measure, measured in MEASURED.items():
         if measure in todo.measures and (kept or measure in FOR_ALL):
             parts.append(measured(answer, settings))
@@ -123,7 +123,11 @@ def _number(sample_id: str) -> int:
     return int.from_bytes(sha256(sample_id.encode()).digest()[:4], "big")
 
 
-MEASURED = {
-    "pairs": frame_pairs, "emergence": _emergence, "lens": _lens, "response": response_knockouts, "pathway": _pathway,
+MEASURED = {  # in this order
+    "pairs": frame_pair_knockouts,
+    "emergence": _emergence,
+    "lens": _lens,
+    "response": response_knockouts,
+    "pathway": _pathway,
     "controls": _controls,
-}  # fmt: skip
+}

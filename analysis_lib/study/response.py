@@ -20,7 +20,7 @@ from analysis_lib.instrument.exact import recorded_states
 from analysis_lib.models.decoder import decode, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.study.answers import Answer, Rows, Settings, joined
-from analysis_lib.study.cuts import cut_rows, layers_of
+from analysis_lib.study.knockouts import cut_rows, layers_of
 
 EDGE_SETS = ("video->question", "video->response", "video->last", "question->last", "response->last")
 ANCHORS, LONGEST = 3, 256  # verbs followed, tokens of an answer

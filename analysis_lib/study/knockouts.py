@@ -19,7 +19,7 @@ from analysis_lib.study.answers import Answer, Rows, Settings
 Cut = tuple[dict[str, Any], Window]
 
 
-def knockouts(answer: Answer, measure: str, edge_sets: Sequence[str], settings: Settings) -> Rows:
+def edge_set_knockouts(answer: Answer, measure: str, edge_sets: Sequence[str], settings: Settings) -> Rows:
     """One row per edge set and place: a window, a window of some size, or one query head of one layer."""
     depth, heads = len(decoder_layers(answer.vlm)), range(1, query_heads(answer.vlm) + 1)
     places = {
@@ -31,7 +31,7 @@ def knockouts(answer: Answer, measure: str, edge_sets: Sequence[str], settings: 
     return cut_rows(answer, f"{measure} {','.join(edge_sets)}", cuts, settings)
 
 
-def frame_pairs(answer: Answer, settings: Settings) -> Rows:
+def frame_pair_knockouts(answer: Answer, settings: Settings) -> Rows:
     """One row per pair of frames, and per group of pairs (`edges.frame_edge_sets`), cut in all layers."""
     depth = len(decoder_layers(answer.vlm))
     everywhere = Window(1, 1, depth, tuple(range(1, depth + 1)))
