@@ -5,7 +5,7 @@ token that the untouched model predicts (paper, section 3); margins compare the 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,11 @@ import torch
 
 from analysis_lib.inputs.records import Clip, Sample
 from analysis_lib.inputs.videos import load_clip
-from analysis_lib.instrument.edges import Window
 from analysis_lib.instrument.exact import recorded_states
 from analysis_lib.instrument.passes import Clean
-from analysis_lib.instrument.pathways import Ranges
 from analysis_lib.instrument.receipts import Receipt
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import Inputs, VideoLLM
-from analysis_lib.study.request import Request
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -32,16 +29,6 @@ def joined(parts: Iterable[Rows]) -> Rows:
         for table, rows in part.items():
             found.setdefault(table, []).extend(rows)
     return found
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is the same for all samples of a run: the request, where to cut, the lens's words, the pathways' layers."""
-
-    request: Request
-    windows: tuple[Window, ...]
-    keywords: Mapping[str, Sequence[str]]
-    ranges: Ranges
 
 
 @dataclass(frozen=True)

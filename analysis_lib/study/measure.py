@@ -11,29 +11,33 @@ from hashlib import sha256
 import numpy as np
 import torch
 
+from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Clip, Sample
 from analysis_lib.instrument import lens, pathways
-from analysis_lib.instrument.edges import windows
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
-from analysis_lib.study.answers import Answer, Rows, Settings, ask, joined
+from analysis_lib.study.answers import Answer, Rows, ask, joined
 from analysis_lib.study.knockouts import edge_set_knockouts, frame_pair_knockouts
 from analysis_lib.study.request import FOR_ALL, Request
 from analysis_lib.study.response import response_knockouts
 from analysis_lib.study.todo import Todo, is_kept
 
+PAPER_KEYWORDS = {  # table D
+    "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
+    "sandwich table".split(),
+    "temporal": "close down drink eat hold on open put sit take throw tidy up".split(),
+}
 
-def settings_for(vlm: VideoLLM, request: Request, window: int, keywords: Mapping[str, Sequence[str]]) -> Settings:
-    """The settings of a request for a loaded model. StudyError for windows or ranges that do not fit it."""
-    depth = len(decoder_layers(vlm))
-    ranges = pathways.pathway_ranges(depth, vlm.hf.config.model_type, given=request.ranges)
-    return Settings(request, tuple(windows(depth, window, request.style)), keywords, ranges)
+
+def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
+    """The lens's keywords by kind: the embedded world's own words, or those of the paper's table D."""
+    return door.keywords(benchmark) or PAPER_KEYWORDS
 
 
-def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings) -> Rows:
+def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, request: Request) -> Rows:
     """Everything that `todo` asks for, by table. A new sample yields its baseline; `keep` decides about the rest.
 
     Measures that are FOR_ALL run on every sample, the others on kept samples only.
@@ -48,12 +52,12 @@ def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, settings: Settings
             f"{sample.video}: these are not the frames measured before; restore the clip, or use another --out"
         )
     parts = [] if todo.frames_sha256 else [_baseline(answer)]
-    kept = is_kept(settings.request.keep, answer.base.correct)
+    kept = is_kept(request.keep, answer.base.correct)
     if kept:
-        parts += [edge_set_knockouts(answer, measure, edge_sets, settings) for measure, edge_sets in todo.edges.items()]
+        parts += [edge_set_knockouts(answer, measure, edge_sets, request) for measure, edge_sets in todo.edges.items()]
     for measure, measured in MEASURED.items():
         if measure in todo.measures and (kept or measure in FOR_ALL):
-            parts.append(measured(answer, settings))
+            parts.append(measured(answer, request))
     return joined(parts)
 
 
@@ -67,21 +71,23 @@ def _baseline(answer: Answer) -> Rows:
     return {"baseline": [answer.key | asked | shown | said | hashes]}
 
 
-def _emergence(answer: Answer, _: Settings) -> Rows:
+def _emergence(answer: Answer, _: Request) -> Rows:
     frame = lens.answer_emergence(answer.vlm, answer.inputs, answer.clean)
     return {"emergence": [answer.key | row for row in frame.to_dict("records")]}
 
 
-def _lens(answer: Answer, settings: Settings) -> Rows:
-    frame, _ = lens.logit_lens(answer.vlm, answer.inputs, answer.clean, settings.keywords)
+def _lens(answer: Answer, request: Request) -> Rows:
+    frame, _ = lens.logit_lens(answer.vlm, answer.inputs, answer.clean, keywords(request.benchmark))
     return {"lens": [answer.key | row for row in frame.to_dict("records")]}
 
 
-def _pathway(answer: Answer, settings: Settings) -> Rows:
+def _pathway(answer: Answer, request: Request) -> Rows:
     """One row per pathway and control, all in one batch."""
-    base, ranges = answer.base, settings.request.ranges_name
-    seed = [settings.request.seed, _number(answer.sample.sample_id)]
-    masks = pathways.all_pathways(answer.inputs.roles, len(decoder_layers(answer.vlm)), settings.ranges, seed=seed)
+    base, ranges = answer.base, request.ranges_name
+    seed = [request.seed, _number(answer.sample.sample_id)]
+    depth = len(decoder_layers(answer.vlm))
+    layers = pathways.pathway_ranges(depth, answer.vlm.hf.config.model_type, given=request.ranges)
+    masks = pathways.all_pathways(answer.inputs.roles, depth, layers, seed=seed)
     found, receipt = pathways.run_pathways(answer.vlm, answer.inputs, masks)
     rows = []
     for name, logits in found.items():
@@ -92,9 +98,9 @@ def _pathway(answer: Answer, settings: Settings) -> Rows:
     return {"pathway": rows, "receipts": [answer.receipt_row(f"pathway {ranges}", receipt)]}
 
 
-def _controls(answer: Answer, settings: Settings) -> Rows:
+def _controls(answer: Answer, request: Request) -> Rows:
     """The answer without evidence in time: no video tokens at all, one frame of the clip, frames in another order."""
-    rng = np.random.default_rng([settings.request.seed, _number(answer.sample.sample_id)])
+    rng = np.random.default_rng([request.seed, _number(answer.sample.sample_id)])
     frames, vlm, inputs = answer.clip.frames, answer.vlm, answer.inputs
     order = rng.permutation(len(frames))
     while len(frames) > 1 and (np.diff(order) > 0).all():

@@ -65,29 +65,17 @@ def results_dir(
 
 def of_model(vlm: VideoLLM) -> dict[str, Any]:
     """The facts of a loaded model on which stored values depend."""
-    about = {} if vlm.positions == "own" else {"positions": vlm.positions}
-    return about | {
-        "weights_sha256": vlm.weights_sha256,
-        "dtype": str(vlm.dtype).removeprefix("torch."),
-        "num_frames": vlm.num_frames,
-        "protocol": vlm.protocol,
-    }
+    about = {"weights_sha256": vlm.weights_sha256, "dtype": str(vlm.dtype).removeprefix("torch.")}
+    about |= {"num_frames": vlm.num_frames, "protocol": vlm.protocol}
+    return about if vlm.positions == "own" else about | {"positions": vlm.positions}
 
 
 def of_run(vlm: VideoLLM, benchmark: str) -> dict[str, Any]:
     """Where and with what rows are made."""
-    about = of_model(vlm)
-    found = {name: next((d.version for d in distributions(name=name)), None) for name in PACKAGES}
-    return {
-        "model": vlm.name,
-        "revision": vlm.revision,
-        "weights_sha256": about["weights_sha256"],
-        "dtype": about["dtype"],
-        "benchmark": benchmark,
-        "device": vlm.device.type,
-        "packages": {"python": sys.version.split()[0]} | found,
-        "commit": commit(),
-    }
+    packages = {name: next((found.version for found in distributions(name=name)), None) for name in PACKAGES}
+    facts = {name: of_model(vlm)[name] for name in ("weights_sha256", "dtype")}
+    facts |= {"model": vlm.name, "revision": vlm.revision, "device": vlm.device.type, "benchmark": benchmark}
+    return facts | {"packages": {"python": sys.version.split()[0]} | packages, "commit": commit()}
 
 
 def commit() -> str | None:

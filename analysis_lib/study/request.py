@@ -62,8 +62,9 @@ class Request:
         return {m: into_last if m == "heads" else self.edges for m in CUTS if m in self.measure}
 
     def fixed(self) -> dict[str, Any]:
-        """The settings on which stored values depend and that are known without the model."""
-        return {"benchmark": benchmark_name(self.benchmark), "style": self.style, "seed": self.seed, "mode": self.mode}
+        """The settings on which stored values depend and that are known without the model, the window if it is."""
+        known = {"benchmark": benchmark_name(self.benchmark), "style": self.style, "seed": self.seed, "mode": self.mode}
+        return known | {"window": self.window} if self.window else known
 
     def command(self, out: object = None) -> str:
         """The command line that measures this."""
@@ -125,10 +126,7 @@ def _names(given: Names, known: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def _whole(name: str, value: int | str, least: int) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        number = least - 1
-    if number < least or str(number) != str(value):
+    text = str(value)
+    if not text.isdecimal() or text != str(int(text)) or int(text) < least:
         raise StudyError(f"{name} is {value!r}; use a whole number from {least} on" + ", or auto" * (name == "window"))
-    return number
+    return int(text)

@@ -7,16 +7,16 @@ redraw. The model is loaded when the first missing row needs it; anything wrong 
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from analysis_lib.embedded import door
 from analysis_lib.embedded.door import load_benchmark
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
@@ -25,36 +25,15 @@ from analysis_lib.instrument.checks import load_model
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
 from analysis_lib.study.provenance import SECONDS, look_at_model, results_dir
-from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, MEASURES, Request, check_request
+from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.todo import Todo, first_kept, is_kept, lacking, missing, sample_rank
 
-__all__ = ["MEASURES", "Results", "example", "keywords", "results_dir", "sweep"]
 
-PAPER_KEYWORDS = {  # table D
-    "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
-    "sandwich table".split(),
-    "temporal": "close down drink eat hold on open put sit take throw tidy up".split(),
-}
-
-
-@dataclass(frozen=True)
-class Results:
-    """The stored rows of the samples, edge sets and measures that were asked for, with the manifest and the folder."""
-
-    baseline: pd.DataFrame
-    knockout: pd.DataFrame
-    emergence: pd.DataFrame
-    lens: pd.DataFrame
-    pathway: pd.DataFrame
-    controls: pd.DataFrame
-    widths: pd.DataFrame
-    pairs: pd.DataFrame
-    heads: pd.DataFrame
-    response: pd.DataFrame
-    skipped: pd.DataFrame
-    manifest: dict[str, Any]
-    dir: Path
+class Results(SimpleNamespace):
+    """The stored rows of the samples, edge sets and measures that were asked for: a frame each for `baseline`,
+    `skipped` and every measure (`request.ALL_MEASURES`); with `manifest` and `dir`, the results folder.
+    """
 
 
 def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
@@ -74,20 +53,21 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
         return _redraw(request, out)
     check_benchmark(request.benchmark, request.tasks)
     k, weights = look_at_model(request.model, request.window, request.style)
-    fixed = request.fixed() | {"window": k}
-    with Store(_folder(request, out, k)) as store:
-        store.check(fixed | weights)
-        chosen, skips = load_benchmark(
-            request.benchmark, tasks=request.tasks, samples=request.samples, seed=request.seed
-        )
+    request = replace(request, window=k)
+    with closing(Store(_folder(request, out))) as store:
+        store.check(request.fixed() | weights)
+        draw = {name: getattr(request, name) for name in ("tasks", "samples", "seed")}
+        chosen, skips = load_benchmark(request.benchmark, **draw)
         todo, total = missing(store, chosen, request), len(chosen) + len(skips)
         where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
         print(f"{where}: {total - len(todo)} of {total} samples stored, computing {len(todo)}", flush=True)
         if todo:
-            _compute(store, request, fixed, [s for s in chosen if s.sample_id in todo], todo)
+            _compute(store, request, [s for s in chosen if s.sample_id in todo], todo)
         store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
         if "lens" in request.measure:
-            _store_examples(store, request, chosen)
+            baseline, by_id = store.tables["baseline"], {sample.sample_id: sample for sample in chosen}
+            for name in first_kept(baseline[baseline["sample_id"].isin(by_id)], request):
+                _store_example(request, by_id[name], store.folder)
         return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
 
 
@@ -101,44 +81,37 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     found = sweep(**request, tasks=[task], measure=["lens"])
     options = {name: value for name, value in request.items() if name not in ("out", "compute")}
     asked = check_request(**options, tasks=found.baseline["task"].unique(), measure=["lens"])
-    name = sample_id or first_kept(found.baseline, asked.keep, asked.seed)
-    if name is None:
+    name = sample_id or "".join(first_kept(found.baseline, asked))
+    if not name:
         raise StudyError(f"{found.dir} holds no sample of {task} that is kept; ask for more samples, or keep all")
     file = examples.file_of(found.dir, name)
     if not file.exists():
         if not request.get("compute", True):
             raise StudyError(f"{file} is not stored; measure it: {asked.command(found.dir)}")
-        samples = load_benchmark(asked.benchmark, tasks=asked.tasks, seed=asked.seed)[0]
-        wanted = next((sample for sample in samples if sample.sample_id == name), None)
-        if wanted is None:
+        by_id = {sample.sample_id: sample for sample in load_benchmark(asked.benchmark, tasks=asked.tasks)[0]}
+        if name not in by_id:
             raise StudyError(f"{asked.benchmark} has no usable sample {name}")
-        _write_example(asked, wanted, file)
+        _store_example(asked, by_id[name], found.dir)
     return examples.read(file)
-
-
-def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
-    """The lens's keywords by kind: the embedded world's own words, or those of the paper's table D."""
-    return door.keywords(benchmark) or PAPER_KEYWORDS
 
 
 # ---- measuring ----
 
 
-def _folder(request: Request, out: str | Path | None, k: int | str) -> Path:
-    return Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
+def _folder(request: Request, out: str | Path | None) -> Path:
+    return Path(out) if out else results_dir(request.model, request.benchmark, request.window or "auto", request.style)
 
 
-def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample], todo: dict[str, Todo]) -> None:
+def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo]) -> None:
     """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
-    vlm = _load(request.model, request.dtype, request.device)
+    vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
     store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
-    settings = measure.settings_for(vlm, request, fixed["window"], keywords(request.benchmark))
     began = time.monotonic()
     for task in sorted({s.task for s in samples}):
         group = [s for s in samples if s.task == task]
         for sample in tqdm(group, desc=task, unit="sample", ascii=True, file=sys.stderr, mininterval=0.5):
             try:
-                rows = measure.measure_sample(vlm, sample, todo[sample.sample_id], settings)
+                rows = measure.measure_sample(vlm, sample, todo[sample.sample_id], request)
             except SampleError as error:
                 reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
                 rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
@@ -157,19 +130,12 @@ def _skip_row(skip: Skip) -> dict[str, str]:
     return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
-def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -> None:
-    """Store one example of each task, if it is not there."""
-    by_id = {sample.sample_id: sample for sample in samples}
-    baseline = store.tables["baseline"]
-    for _, rows in baseline[baseline["sample_id"].isin(by_id)].groupby("task"):
-        name = first_kept(rows, request.keep, request.seed)
-        if name and not examples.file_of(store.folder, name).exists():
-            _write_example(request, by_id[name], examples.file_of(store.folder, name))
-
-
-def _write_example(request: Request, sample: Sample, file: Path) -> None:
-    vlm = _load(request.model, request.dtype, request.device)
-    single_samples.write_example(vlm, sample, file, keywords(request.benchmark))
+def _store_example(request: Request, sample: Sample, folder: Path) -> None:
+    """Store the example of a sample, if it is not there."""
+    file = examples.file_of(folder, sample.sample_id)
+    if not file.exists():
+        vlm = _load(request.model, request.dtype, request.device)
+        single_samples.write_example(vlm, sample, file, measure.keywords(request.benchmark))
 
 
 # ---- giving back ----
@@ -177,8 +143,8 @@ def _write_example(request: Request, sample: Sample, file: Path) -> None:
 
 def _redraw(request: Request, out: str | Path | None) -> Results:
     """What is asked for from stored rows alone, without model and benchmark."""
-    store = Store(_folder(request, out, request.window or "auto"), write=False)
-    store.check(request.fixed() | ({"window": request.window} if request.window else {}))
+    store = Store(_folder(request, out), write=False)
+    store.check(request.fixed())
     every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
     ids: set[str] = set()
     for task, rows in every.groupby("task"):

@@ -37,7 +37,7 @@ def instrument_checks(folder: Path, *, compute: bool = True, **question: str) ->
     Raises StudyError otherwise, or if a check fails.
     """
     file = Path(folder) / "self_test.csv"
-    found = _stored(file, lambda answer: self_test(answer.vlm, answer.inputs), compute, question)
+    found = _stored(file, lambda answer: self_test(answer.vlm, answer.inputs), compute, **question)
     failed = "; ".join(found.loc[~found["passed"], "check"])
     if failed:
         model = question["model"]
@@ -67,26 +67,23 @@ def open_routes(
     file = Path(folder) / "routes.csv"
     if compute and file.exists() and not (pd.read_csv(file)["ranges"] == name).all():
         file.unlink()
-    return _stored(file, measure, compute, question).drop(columns="ranges")
+    return _stored(file, measure, compute, **question).drop(columns="ranges")
 
 
 def _stored(
-    file: Path, measure: Callable[[Answer], pd.DataFrame], compute: bool, question: Mapping[str, str]
-) -> pd.DataFrame:
+    file: Path, measure: Callable[[Answer], pd.DataFrame], compute: bool,
+    *, model: str, benchmark: str, seed: int = 0, device: str = "auto",
+) -> pd.DataFrame:  # fmt: skip
     """The table in `file`, measured on the first usable question if it is not there."""
     if not file.exists():
         if not compute:
             raise StudyError(f"{file} is not stored; run its notebook with compute = True")
-        found = measure(_first_answer(**question))
+        vlm, samples = load_model(model, device=device), load_benchmark(benchmark, samples=3, seed=seed)[0]
+        if not samples:
+            raise StudyError(f"{benchmark} has no usable question to test the instrument on")
+        found = measure(ask(vlm, samples[0]))
         write_atomic(file, found.to_csv(index=False, float_format="%.3g", lineterminator="\n").encode())
     return pd.read_csv(file, dtype={"wanted": str})
-
-
-def _first_answer(model: str, benchmark: str, seed: int = 0, device: str = "auto") -> Answer:
-    vlm = load_model(model, device=device)
-    for sample in load_benchmark(benchmark, samples=3, seed=seed)[0]:
-        return ask(vlm, sample)
-    raise StudyError(f"{benchmark} has no usable question to test the instrument on")
 
 
 def write_example(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequence[str]]) -> None:

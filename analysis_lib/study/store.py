@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
@@ -48,17 +48,7 @@ class Store:
             if not self.manifest and any(len(frame) for frame in self.tables.values()):
                 raise StudyError(f"{self.folder} holds tables without manifest.json; use another --out")
             self._merge_parts()
-            self._lock = lock.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give up the lock."""
-        self._lock.close()
+            self.close = lock.pop_all().close  # gives up the lock
 
     def _probe(self) -> None:
         probe = self.folder / "probe"

@@ -35,10 +35,11 @@ def sample_rank(sample_id: str, seed: int) -> bytes:
     return rank(task, int(index), seed)
 
 
-def first_kept(baseline: pd.DataFrame, keep: str, seed: int) -> str | None:
-    """The kept sample that the seed draws first, so that a larger run has the same one; None if none is kept."""
-    kept = [row.sample_id for row in baseline.itertuples() if is_kept(keep, row.correct)]
-    return min(kept, key=lambda sample_id: sample_rank(sample_id, seed), default=None)
+def first_kept(baseline: pd.DataFrame, request: Request) -> list[str]:
+    """The kept sample of each task that the seed draws first, so that a larger run has the same one."""
+    kept = [row.sample_id for row in baseline.itertuples() if is_kept(request.keep, row.correct)]
+    last_to_first = sorted(kept, key=lambda name: sample_rank(name, request.seed), reverse=True)
+    return sorted({name.rpartition("/")[0]: name for name in last_to_first}.values())
 
 
 def missing(store: Store, samples: Iterable[Sample], request: Request) -> dict[str, Todo]:

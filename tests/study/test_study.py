@@ -19,6 +19,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.figures import maps
 from analysis_lib.study import measure, tables
 from analysis_lib.study import runs as study
+from analysis_lib.study.request import MEASURES
 
 EDGES = ("cross-frame", "video->last")
 
@@ -50,9 +51,9 @@ def measured(monkeypatch):
     """The (sample, todo) pairs that are measured during the test."""
     seen, real = [], measure.measure_sample
 
-    def counting(vlm, sample, todo, settings):
+    def counting(vlm, sample, todo, request):
         seen.append((sample.sample_id, todo))
-        return real(vlm, sample, todo, settings)
+        return real(vlm, sample, todo, request)
 
     monkeypatch.setattr(measure, "measure_sample", counting)
     return seen
@@ -88,7 +89,7 @@ def test_columns_of_the_contract(full, table):
 def test_only_a_sweep_that_measures_notes_its_time(full, root):
     sweep(root, full.dir)
     measures, samples, seconds = (full.dir / study.SECONDS).read_text().strip().split(",")
-    assert measures == " ".join(study.MEASURES) and samples == "4" and float(seconds) > 0
+    assert measures == " ".join(MEASURES) and samples == "4" and float(seconds) > 0
 
 
 def test_one_row_for_each_condition(full):
@@ -469,5 +470,6 @@ def test_default_folder_names_model_benchmark_window_and_style():
 
 
 def test_keywords():
-    assert {kind: len(words) for kind, words in study.keywords("tvbench:x").items()} == {"spatial": 19, "temporal": 13}
-    assert set(study.keywords("embedded")) == {"spatial", "temporal"}
+    published = measure.keywords("tvbench:x")
+    assert {kind: len(words) for kind, words in published.items()} == {"spatial": 19, "temporal": 13}
+    assert set(measure.keywords("embedded")) == {"spatial", "temporal"}
