@@ -5,8 +5,9 @@ token that the untouched model predicts (paper, section 3); margins compare the 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ import torch
 from analysis_lib.inputs.records import Clip, Sample
 from analysis_lib.inputs.videos import load_clip
 from analysis_lib.instrument.exact import recorded_states
-from analysis_lib.instrument.passes import Clean
 from analysis_lib.instrument.receipts import Receipt
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import Inputs, VideoLLM
@@ -22,13 +22,9 @@ from analysis_lib.models.records import Inputs, VideoLLM
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def joined(parts: Iterable[Rows]) -> Rows:
+def joined(parts: Sequence[Rows]) -> Rows:
     """The rows of several measurements, by table."""
-    found: Rows = {}
-    for part in parts:
-        for table, rows in part.items():
-            found.setdefault(table, []).extend(rows)
-    return found
+    return {table: [row for part in parts for row in part.get(table, [])] for table in chain(*parts)}
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,12 @@ class Reading:
 class Answer:
     """One sample in the model's hands: its clip, its prompt, the untouched pass (`clean`) and what it says (`base`)."""
 
-    def __init__(self, vlm: VideoLLM, sample: Sample, clip: Clip, inputs: Inputs, clean: Clean) -> None:
-        self.vlm, self.sample, self.clip, self.inputs, self.clean = vlm, sample, clip, inputs, clean
+    def __init__(self, vlm: VideoLLM, sample: Sample, clip: Clip, inputs: Inputs) -> None:
+        self.vlm, self.sample, self.clip, self.inputs = vlm, sample, clip, inputs
+        self.clean = recorded_states(vlm, inputs)
         self.key = {"task": sample.task, "sample_id": sample.sample_id, "video": sample.clip}
-        self.token = int(clean.logits.argmax())
-        self.base = self.read(clean.logits[None])[0]
+        self.token = int(self.clean.logits.argmax())
+        self.base = self.read(self.clean.logits[None])[0]
 
     def read(self, logits: torch.Tensor) -> list[Reading]:
         """Read rows of last-position logits (C, V)."""
@@ -80,5 +77,4 @@ class Answer:
 def ask(vlm: VideoLLM, sample: Sample) -> Answer:
     """Put one sample to the untouched model. Raises SampleError for a sample that cannot be asked."""
     clip = load_clip(sample.video, vlm.num_frames, start=sample.start, end=sample.end, rule=sample.rule)
-    inputs = make_inputs(vlm, sample, clip)
-    return Answer(vlm, sample, clip, inputs, recorded_states(vlm, inputs))
+    return Answer(vlm, sample, clip, make_inputs(vlm, sample, clip))

@@ -17,7 +17,6 @@ import torch
 
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.instrument.edges import windows
-from analysis_lib.instrument.exact import recorded_states
 from analysis_lib.models.decoder import decode, decoder_layers, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.study.answers import Answer, Rows, joined
@@ -57,7 +56,7 @@ def _cut_off(answer: Answer, said: Sequence[int], at: int, *, follows_verb: bool
     if not follows_verb and at > 2:
         inputs.roles = replace(inputs.roles, names=(*inputs.roles.names[:-2], "open_response", "last"))
     inputs.letter_ids = [said[at]]
-    found = Answer(answer.vlm, answer.sample, answer.clip, inputs, recorded_states(answer.vlm, inputs))
+    found = Answer(answer.vlm, answer.sample, answer.clip, inputs)
     if found.token != said[at]:
         raise SampleError("the model says something else when its answer is put into the prompt")
     return found

@@ -7,6 +7,7 @@ redraw. The model is loaded when the first missing row needs it; anything wrong 
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
@@ -32,7 +33,7 @@ from analysis_lib.study.todo import Todo, first_kept, is_kept, lacking, missing,
 
 class Results(SimpleNamespace):
     """The stored rows of the samples, edge sets and measures that were asked for: a frame each for `baseline`,
-    `skipped` and every measure (`request.ALL_MEASURES`); with `manifest` and `dir`, the results folder.
+    `skipped` and every measure (`request.ALL_MEASURES`); the `request`, the `manifest`, and `dir`, the results folder.
     """
 
 
@@ -65,9 +66,9 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
             _compute(store, request, [s for s in chosen if s.sample_id in todo], todo)
         store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
         if "lens" in request.measure:
-            baseline, by_id = store.tables["baseline"], {sample.sample_id: sample for sample in chosen}
-            for name in first_kept(baseline[baseline["sample_id"].isin(by_id)], request):
-                _store_example(request, by_id[name], store.folder)
+            baseline, names = store.tables["baseline"], [s.sample_id for s in chosen]
+            first = first_kept(baseline[baseline["sample_id"].isin(names)], request)
+            _store_examples(request, chosen, first, store.folder)
         return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
 
 
@@ -79,19 +80,17 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     needs no model. Raises StudyError if no sample of the task is kept.
     """
     found = sweep(**request, tasks=[task], measure=["lens"])
-    options = {name: value for name, value in request.items() if name not in ("out", "compute")}
-    asked = check_request(**options, tasks=found.baseline["task"].unique(), measure=["lens"])
-    name = sample_id or "".join(first_kept(found.baseline, asked))
+    name = sample_id or "".join(first_kept(found.baseline, found.request))
     if not name:
         raise StudyError(f"{found.dir} holds no sample of {task} that is kept; ask for more samples, or keep all")
     file = examples.file_of(found.dir, name)
     if not file.exists():
         if not request.get("compute", True):
-            raise StudyError(f"{file} is not stored; measure it: {asked.command(found.dir)}")
-        by_id = {sample.sample_id: sample for sample in load_benchmark(asked.benchmark, tasks=asked.tasks)[0]}
-        if name not in by_id:
-            raise StudyError(f"{asked.benchmark} has no usable sample {name}")
-        _store_example(asked, by_id[name], found.dir)
+            raise StudyError(f"{file} is not stored; measure it: {found.request.command(found.dir)}")
+        every = load_benchmark(found.request.benchmark, tasks=[task])[0]
+        if name not in {sample.sample_id for sample in every}:
+            raise StudyError(f"{found.request.benchmark} has no usable sample {name}")
+        _store_examples(found.request, every, [name], found.dir)
     return examples.read(file)
 
 
@@ -130,12 +129,13 @@ def _skip_row(skip: Skip) -> dict[str, str]:
     return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
-def _store_example(request: Request, sample: Sample, folder: Path) -> None:
-    """Store the example of a sample, if it is not there."""
-    file = examples.file_of(folder, sample.sample_id)
-    if not file.exists():
-        vlm = _load(request.model, request.dtype, request.device)
-        single_samples.write_example(vlm, sample, file, measure.keywords(request.benchmark))
+def _store_examples(request: Request, samples: Sequence[Sample], names: Sequence[str], folder: Path) -> None:
+    """Store the examples of the samples with these names that are not there."""
+    for sample in samples:
+        file = examples.file_of(folder, sample.sample_id)
+        if sample.sample_id in names and not file.exists():
+            vlm = _load(request.model, request.dtype, request.device)
+            single_samples.write_example(vlm, sample, file, measure.keywords(request.benchmark))
 
 
 # ---- giving back ----
@@ -160,16 +160,15 @@ def _redraw(request: Request, out: str | Path | None) -> Results:
 
 def _results(store: Store, request: Request, ids: set[str]) -> Results:
     """The stored rows of these samples, limited to the edge sets and measures asked for."""
-    baseline, tables = store.tables["baseline"], {}
-    kept = {row.sample_id for row in baseline.itertuples() if is_kept(request.keep, row.correct)}
-    for name in ("baseline", "skipped", *ALL_MEASURES):
+    always, tables = ("baseline", "skipped"), {}
+    kept = {row.sample_id for row in store.tables["baseline"].itertuples() if is_kept(request.keep, row.correct)}
+    for name in (*always, *ALL_MEASURES):
         frame = store.tables[name]
-        of_all = name in ("baseline", "skipped", *FOR_ALL)
-        wanted = frame["sample_id"].isin(ids if of_all else ids & kept)
-        wanted &= name in ("baseline", "skipped", *request.measure)
+        wanted = frame["sample_id"].isin(ids if name in (*always, *FOR_ALL) else ids & kept)
+        wanted &= name in (*always, *request.measure)
         if name in request.cuts():
             wanted &= frame["edge_set"].isin(request.cuts()[name])
         if name == "pathway":
             wanted &= frame["ranges"] == request.ranges_name
         tables[name] = frame[wanted].reset_index(drop=True)
-    return Results(**tables, manifest=store.manifest, dir=store.folder)
+    return Results(**tables, request=request, manifest=store.manifest, dir=store.folder)
