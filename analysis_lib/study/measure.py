@@ -1,7 +1,6 @@
 """All measurements of one sample, as rows of the stored tables.
 
-The clip is decoded and encoded once, the untouched pass is made once, and every measurement reads from these
-(`answers`).
+The clip is decoded and encoded once, the untouched pass is made once (`knockouts.ask`), and all measures read them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,7 @@ from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
-from analysis_lib.study.answers import Answer, Rows, ask, joined
-from analysis_lib.study.knockouts import edge_set_knockouts, frame_pair_knockouts
+from analysis_lib.study.knockouts import Answer, Rows, ask, edge_set_knockouts, frame_pair_knockouts, joined
 from analysis_lib.study.request import FOR_ALL, Request
 from analysis_lib.study.response import response_knockouts
 from analysis_lib.study.todo import Todo, is_kept
@@ -40,17 +38,13 @@ def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
 def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, request: Request) -> Rows:
     """Everything that `todo` asks for, by table. A new sample yields its baseline; `keep` decides about the rest.
 
-    Measures that are FOR_ALL run on every sample, the others on kept samples only.
-
-    Raises:
-        SampleError: this sample cannot be measured.
-        StudyError: an intervention did not happen, or the clip is not the one that was stored.
+    Measures that are FOR_ALL run on every sample, the others on kept samples only. Raises SampleError for a sample that
+    cannot be measured, StudyError where an intervention did not happen or the clip is not the one that was stored.
     """
     answer = ask(vlm, sample)
     if todo.frames_sha256 not in ("", answer.clip.sha256):
-        raise StudyError(
-            f"{sample.video}: these are not the frames measured before; restore the clip, or use another --out"
-        )
+        hint = "restore the clip, or use another --out"
+        raise StudyError(f"{sample.video}: these are not the frames measured before; {hint}")
     parts = [] if todo.frames_sha256 else [_baseline(answer)]
     kept = is_kept(request.keep, answer.base.correct)
     if kept:

@@ -88,7 +88,6 @@ def check_request(**given: Any) -> Request:
             raise StudyError(f"unknown measure {name!r}; known: {', '.join(ALL_MEASURES)}")
     if "response" in measures and not is_open(asked.benchmark):
         raise StudyError(f"response follows open-ended answers; {benchmark_name(asked.benchmark)} asks for letters")
-    ranges = {name: (int(span[0]), int(span[1])) for name, span in sorted((asked.ranges or {}).items())}
     return replace(
         asked,
         model=str(asked.model),
@@ -98,7 +97,7 @@ def check_request(**given: Any) -> Request:
         window=0 if asked.window == "auto" else _whole("window", asked.window, 1),
         measure=measures,
         seed=_whole("seed", asked.seed, 0),
-        ranges=ranges,
+        ranges={name: (int(first), int(last)) for name, (first, last) in sorted((asked.ranges or {}).items())},
     )
 
 

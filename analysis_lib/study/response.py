@@ -19,8 +19,7 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.instrument.edges import windows
 from analysis_lib.models.decoder import decode, decoder_layers, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
-from analysis_lib.study.answers import Answer, Rows, joined
-from analysis_lib.study.knockouts import cut_rows, layers_of
+from analysis_lib.study.knockouts import Answer, Rows, cut_rows, joined, layers_of
 from analysis_lib.study.request import Request
 
 EDGE_SETS = ("video->question", "video->response", "video->last", "question->last", "response->last")

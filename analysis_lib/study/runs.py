@@ -55,7 +55,7 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
     check_benchmark(request.benchmark, request.tasks)
     k, weights = look_at_model(request.model, request.window, request.style)
     request = replace(request, window=k)
-    with closing(Store(_folder(request, out))) as store:
+    with closing(Store(out or results_dir(request.model, request.benchmark, k, request.style))) as store:
         store.check(request.fixed() | weights)
         draw = {name: getattr(request, name) for name in ("tasks", "samples", "seed")}
         chosen, skips = load_benchmark(request.benchmark, **draw)
@@ -95,10 +95,6 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
 
 
 # ---- measuring ----
-
-
-def _folder(request: Request, out: str | Path | None) -> Path:
-    return Path(out) if out else results_dir(request.model, request.benchmark, request.window or "auto", request.style)
 
 
 def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo]) -> None:
@@ -143,7 +139,8 @@ def _store_examples(request: Request, samples: Sequence[Sample], names: Sequence
 
 def _redraw(request: Request, out: str | Path | None) -> Results:
     """What is asked for from stored rows alone, without model and benchmark."""
-    store = Store(_folder(request, out), write=False)
+    k = request.window or "auto"
+    store = Store(out or results_dir(request.model, request.benchmark, k, request.style), write=False)
     store.check(request.fixed())
     every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
     ids: set[str] = set()

@@ -24,7 +24,7 @@ from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import on_grid
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.paths import write_atomic
-from analysis_lib.study.answers import Answer, ask
+from analysis_lib.study.knockouts import Answer, ask
 from analysis_lib.study.request import check_request
 
 LARGEST = 336  # pixels; frames are stored no larger

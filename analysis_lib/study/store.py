@@ -1,10 +1,9 @@
 """Tidy parquet tables that survive a kill at any moment and come out the same, byte for byte.
 
-While a run computes, each finished sample is one small file in DIR/parts, written under a temporary name and renamed,
-so it is there completely or not at all. At the end (or at the start of the next run) parts are merged into
-DIR/{table}.parquet: rows already stored win, rows are sorted by their keys, columns have fixed types. Hence a run
-that was killed and resumed, and one that was not, write the same bytes. The manifest holds what the rows depend on,
-and no times; a run whose settings differ from it is refused by name.
+While a run computes, each finished sample is one small file in DIR/parts, there completely or not at all. At the end
+(or at the start of the next run) parts are merged into DIR/{table}.parquet: rows already stored win, rows are sorted by
+their keys. Hence a run that was killed and resumed, and one that was not, write the same bytes. The manifest holds what
+the rows depend on, and no times; a run whose settings differ from it is refused by name.
 """
 
 import json
@@ -35,7 +34,7 @@ class Store:
     Opening it for writing proves that it can be written, locks it, and merges the parts that a killed run left.
     """
 
-    def __init__(self, folder: Path, *, write: bool = True) -> None:
+    def __init__(self, folder: str | Path, *, write: bool = True) -> None:
         self.folder = Path(folder)
         self.write = write
         self._changed: set[str] = set()  # tables with rows that are not in their file yet

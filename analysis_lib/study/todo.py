@@ -1,7 +1,7 @@
 """What a results folder lacks, compared with a request."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -19,8 +19,8 @@ class Todo:
     `frames_sha256` is the stored hash of its frames, empty for a sample without a baseline row.
     """
 
-    edges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    measures: frozenset[str] = frozenset()
+    edges: Mapping[str, tuple[str, ...]]
+    measures: frozenset[str]
     frames_sha256: str = ""
 
 

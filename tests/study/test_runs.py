@@ -36,7 +36,7 @@ def test_two_runs_from_scratch_are_equal_byte_for_byte(root, full, tmp_path):
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bytes(root, full, tmp_path):
     script = f"""
-from analysis_lib.study import runs as study
+from analysis_lib.study import runs
 runs.sweep(model={str(GOLDEN)!r}, benchmark="tvbench:{root}", edges={EDGES!r}, keep="all", out={str(tmp_path)!r})
 """
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
