@@ -21,7 +21,7 @@ from analysis_lib.models.records import VideoLLM
 from analysis_lib.study.knockouts import Answer, Rows, ask, edge_set_knockouts, frame_pair_knockouts, joined
 from analysis_lib.study.request import FOR_ALL, Request
 from analysis_lib.study.response import response_knockouts
-from analysis_lib.study.todo import Todo, is_kept
+from analysis_lib.study.todo import Todo
 
 PAPER_KEYWORDS = {  # table D
     "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
@@ -46,8 +46,7 @@ def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, request: Request) 
         hint = "restore the clip, or use another --out"
         raise StudyError(f"{sample.video}: these are not the frames measured before; {hint}")
     parts = [] if todo.frames_sha256 else [_baseline(answer)]
-    kept = is_kept(request.keep, answer.base.correct)
-    if kept:
+    if kept := request.keeps(answer.base.correct):
         parts += [edge_set_knockouts(answer, measure, edge_sets, request) for measure, edge_sets in todo.edges.items()]
     for measure, measured in MEASURED.items():
         if measure in todo.measures and (kept or measure in FOR_ALL):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs.benchmarks import benchmark_name, is_open
+from analysis_lib.inputs.benchmarks import benchmark_name, is_open, rank
 from analysis_lib.instrument.edges import EDGE_SETS, STYLES, check_edge_set
 
 MEASURES = ("knockout", "emergence", "lens", "pathway")  # measured unless told otherwise
@@ -41,7 +41,7 @@ class Request:
     edges: Names = "all"  # edge sets, or "all" for the paper's eleven; once checked, empty without a measure of CUTS
     window: int | str = "auto"  # layers cut together; "auto" (once checked 0): the share of the depth that 9 has of 32
     style: str = "center"  # how windows lie (`edges.windows`)
-    keep: str = "correct"  # samples that get the measures that are not FOR_ALL: answered "correct", "wrong", or "all"
+    keep: str = "correct"  # samples that get the measures that are not FOR_ALL: those answered so, "wrong", or "all"
     measure: Names = MEASURES  # out of ALL_MEASURES; empty for the baseline alone
     dtype: str = "auto"
     device: str = "auto"
@@ -55,6 +55,15 @@ class Request:
     def ranges_name(self) -> str:
         """How rows of the pathway table name the layers that it leaves open."""
         return " ".join(f"{route} {first}-{last}" for route, (first, last) in self.ranges.items()) or "published"
+
+    def keeps(self, correct: bool) -> bool:
+        """Whether a sample that was answered so gets the measures that are not FOR_ALL."""
+        return self.keep == "all" or bool(correct) == (self.keep == "correct")
+
+    def rank(self, sample_id: str) -> bytes:
+        """The place of a sample in its task's draw."""
+        task, _, index = sample_id.rpartition("/")
+        return rank(task, int(index), self.seed)
 
     def cuts(self) -> dict[str, tuple[str, ...]]:
         """The edge sets that each measure of CUTS needs; heads are measured on those into the last token."""

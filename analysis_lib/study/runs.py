@@ -28,7 +28,7 @@ from analysis_lib.study import examples, measure, provenance, single_samples
 from analysis_lib.study.provenance import SECONDS, look_at_model, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
-from analysis_lib.study.todo import Todo, first_kept, is_kept, lacking, missing, sample_rank
+from analysis_lib.study.todo import Todo, lacking, missing
 
 
 class Results(SimpleNamespace):
@@ -67,7 +67,7 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
         store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
         if "lens" in request.measure:
             baseline, names = store.tables["baseline"], [s.sample_id for s in chosen]
-            first = first_kept(baseline[baseline["sample_id"].isin(names)], request)
+            first = _first_kept(baseline[baseline["sample_id"].isin(names)], request)
             _store_examples(request, chosen, first, store.folder)
         return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
 
@@ -80,7 +80,7 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     needs no model. Raises StudyError if no sample of the task is kept.
     """
     found = sweep(**request, tasks=[task], measure=["lens"])
-    name = sample_id or "".join(first_kept(found.baseline, found.request))
+    name = sample_id or "".join(_first_kept(found.baseline, found.request))
     if not name:
         raise StudyError(f"{found.dir} holds no sample of {task} that is kept; ask for more samples, or keep all")
     file = examples.file_of(found.dir, name)
@@ -125,6 +125,13 @@ def _skip_row(skip: Skip) -> dict[str, str]:
     return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
+def _first_kept(baseline: pd.DataFrame, request: Request) -> list[str]:
+    """The kept sample of each task that the seed draws first, so that a larger run has the same one."""
+    kept = [row.sample_id for row in baseline.itertuples() if request.keeps(row.correct)]
+    last_to_first = sorted(kept, key=request.rank, reverse=True)
+    return sorted({name.rpartition("/")[0]: name for name in last_to_first}.values())
+
+
 def _store_examples(request: Request, samples: Sequence[Sample], names: Sequence[str], folder: Path) -> None:
     """Store the examples of the samples with these names that are not there."""
     for sample in samples:
@@ -146,7 +153,7 @@ def _redraw(request: Request, out: str | Path | None) -> Results:
     ids: set[str] = set()
     for task, rows in every.groupby("task"):
         if not request.tasks or task in request.tasks:
-            drawn = sorted(rows["sample_id"], key=lambda name: sample_rank(name, request.seed))
+            drawn = sorted(rows["sample_id"], key=request.rank)
             ids |= set(drawn[: request.samples or None])
     absent = [task for task in request.tasks if task not in set(every["task"])]
     if not ids or absent or ids & set(lacking(store, request)):
@@ -158,7 +165,7 @@ def _redraw(request: Request, out: str | Path | None) -> Results:
 def _results(store: Store, request: Request, ids: set[str]) -> Results:
     """The stored rows of these samples, limited to the edge sets and measures asked for."""
     always, tables = ("baseline", "skipped"), {}
-    kept = {row.sample_id for row in store.tables["baseline"].itertuples() if is_kept(request.keep, row.correct)}
+    kept = {row.sample_id for row in store.tables["baseline"].itertuples() if request.keeps(row.correct)}
     for name in (*always, *ALL_MEASURES):
         frame = store.tables[name]
         wanted = frame["sample_id"].isin(ids if name in (*always, *FOR_ALL) else ids & kept)

@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs.benchmarks import rank
 from analysis_lib.inputs.records import Sample
 from analysis_lib.study.request import ALL_MEASURES, CUTS, FOR_ALL, Request
 from analysis_lib.study.store import Store
@@ -22,24 +19,6 @@ class Todo:
     edges: Mapping[str, tuple[str, ...]]
     measures: frozenset[str]
     frames_sha256: str = ""
-
-
-def is_kept(keep: str, correct: bool) -> bool:
-    """Whether a sample that was answered so gets knockouts, emergence and lens."""
-    return keep == "all" or bool(correct) == (keep == "correct")
-
-
-def sample_rank(sample_id: str, seed: int) -> bytes:
-    """The place of a sample in its task's draw."""
-    task, _, index = sample_id.rpartition("/")
-    return rank(task, int(index), seed)
-
-
-def first_kept(baseline: pd.DataFrame, request: Request) -> list[str]:
-    """The kept sample of each task that the seed draws first, so that a larger run has the same one."""
-    kept = [row.sample_id for row in baseline.itertuples() if is_kept(request.keep, row.correct)]
-    last_to_first = sorted(kept, key=lambda name: sample_rank(name, request.seed), reverse=True)
-    return sorted({name.rpartition("/")[0]: name for name in last_to_first}.values())
 
 
 def missing(store: Store, samples: Iterable[Sample], request: Request) -> dict[str, Todo]:
@@ -67,7 +46,7 @@ def lacking(store: Store, request: Request) -> dict[str, Todo]:
     done["pathway"] = {name for name, of in store.stored("pathway", "sample_id", "ranges") if of == request.ranges_name}
     found = {}
     for row in store.tables["baseline"].itertuples():
-        kept = is_kept(request.keep, row.correct)
+        kept = request.keeps(row.correct)
         lacks = {m: tuple(n for n in sets if (row.sample_id, n) not in cut[m]) for m, sets in request.cuts().items()}
         edges = {m: names for m, names in lacks.items() if kept and names}
         wanted = {m for m in request.measure if m not in CUTS and (kept or m in FOR_ALL)}

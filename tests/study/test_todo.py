@@ -24,7 +24,6 @@ def test_more_samples_edges_and_measures_compute_only_what_is_missing(root, full
     pd.testing.assert_frame_equal(grown.baseline, full.baseline)
 
 
-@pytest.mark.slow
 def test_maps_grow_by_what_is_missing_and_redraw_without_a_model(root, copy, measured, monkeypatch):
     into_last = ("true_option->last", "question->last")
     sweep(root, copy, samples=1, edges=into_last[:1], measure="heads")
