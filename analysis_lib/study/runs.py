@@ -8,7 +8,6 @@ redraw. The model is loaded when the first missing row needs it; anything wrong 
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +54,7 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
     check_benchmark(request.benchmark, request.tasks)
     k, weights = look_at_model(request.model, request.window, request.style)
     request = replace(request, window=k)
-    with closing(Store(out or results_dir(request.model, request.benchmark, k, request.style))) as store:
+    with Store(out or results_dir(request.model, request.benchmark, k, request.style)) as store:
         store.check(request.fixed() | weights)
         draw = {name: getattr(request, name) for name in ("tasks", "samples", "seed")}
         chosen, skips = load_benchmark(request.benchmark, **draw)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -48,6 +48,12 @@ class Store:
                 raise StudyError(f"{self.folder} holds tables without manifest.json; use another --out")
             self._merge_parts()
             self.close = lock.pop_all().close  # gives up the lock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _probe(self) -> None:
         probe = self.folder / "probe"

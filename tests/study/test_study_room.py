@@ -1,7 +1,5 @@
 """The room in one walk: a request, what is missing of it, one sample's rows, stored tables; a sweep does it all."""
 
-from contextlib import closing
-
 import pytest
 from conftest import GOLDEN
 
@@ -22,7 +20,7 @@ def test_from_a_request_to_stored_tables(root, tiny_vlm, tmp_path):
     samples, skipped = load_benchmark(request.benchmark, tasks=request.tasks, samples=request.samples)
     assert len(samples) == 1 and not skipped
 
-    with closing(Store(tmp_path)) as store:
+    with Store(tmp_path) as store:
         todo = missing(store, samples, request)  # of an empty folder: everything
         assert todo[samples[0].sample_id].edges == {"knockout": ("cross-frame", "video->last")}
         assert todo[samples[0].sample_id].measures == {"emergence"}
