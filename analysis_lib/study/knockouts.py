@@ -91,9 +91,6 @@ def ask(vlm: VideoLLM, sample: Sample) -> Answer:
     return Answer(vlm, sample, clip, make_inputs(vlm, sample, clip))
 
 
-# ---- knockouts ----
-
-
 def edge_set_knockouts(answer: Answer, measure: str, edge_sets: Sequence[str], request: Request) -> Rows:
     """One row per edge set and place: a window, a window of some size, or one query head of one layer."""
     depth, heads = len(decoder_layers(answer.vlm)), range(1, query_heads(answer.vlm) + 1)

@@ -39,14 +39,11 @@ class Results(SimpleNamespace):
 def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
     """Measure what the results folder lacks and return what was asked for.
 
-    Args:
-        out: the results folder; None for `results_dir`.
-        compute: False loads no model and raises StudyError, naming the command, where rows are missing.
-        asked: model, benchmark, tasks, samples, edges, window, style, keep, measure, dtype, device, seed, mode and
-            ranges, of which all but the model have a default (`request.Request` says which, and what they mean).
-
-    Raises:
-        StudyError: a request that cannot be met, or settings that differ from those of the stored rows.
+    `asked` has fields of `request.Request`, which says what they mean: model, benchmark, tasks, samples, edges, window,
+    style, keep, measure, dtype, device, seed, mode, ranges; all but the model have a default. `out` is the results
+    folder (None: `results_dir`). If `compute` is False, no model is loaded. Raises StudyError for a request that cannot
+    be met, for settings that differ from those of the stored rows, and, naming the command that measures, where rows
+    are missing and may not be computed.
     """
     request = check_request(**asked)
     if not compute:
@@ -93,9 +90,6 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     return examples.read(file)
 
 
-# ---- measuring ----
-
-
 def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo]) -> None:
     """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
     vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
@@ -138,9 +132,6 @@ def _store_examples(request: Request, samples: Sequence[Sample], names: Sequence
         if sample.sample_id in names and not file.exists():
             vlm = _load(request.model, request.dtype, request.device)
             single_samples.write_example(vlm, sample, file, measure.keywords(request.benchmark))
-
-
-# ---- giving back ----
 
 
 def _redraw(request: Request, out: str | Path | None) -> Results:

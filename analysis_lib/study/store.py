@@ -78,8 +78,6 @@ class Store:
         except OSError:
             pass  # a file system without locks
 
-    # ---- settings ----
-
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse (StudyError) any setting that differs from the one the stored rows were measured with."""
         stored = self.manifest.get("settings", {}) if len(self.tables["baseline"]) else {}
@@ -105,8 +103,6 @@ class Store:
     def _write_manifest(self) -> None:
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         write_atomic(self.folder / "manifest.json", text.encode())
-
-    # ---- rows ----
 
     def stored(self, table: str, *columns: str) -> set:
         """The distinct values of some columns of a table, as tuples (bare values for one column)."""
