@@ -5,33 +5,19 @@ tidy tables from which figures and claims are made. Names below are imported on 
 analysis_lib` and the command line's help do not wait for torch.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_HOME = {
-    "Clip": "inputs.records",
-    "Results": "study.runs",
-    "Sample": "inputs.records",
-    "SampleError": "errors",
-    "Skip": "inputs.records",
-    "Store": "study.store",
-    "StudyError": "errors",
-    "example": "study.runs",
-    "load_benchmark": "embedded.door",
-    "load_clip": "inputs.videos",
-    "load_model": "instrument.checks",
-    "read_table": "study.tables",
-    "results_dir": "study.locate",
-    "sweep": "study.runs",
-}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "embedded.door": ["load_benchmark"],
+        "errors": ["SampleError", "StudyError"],
+        "inputs.records": ["Clip", "Sample", "Skip"],
+        "inputs.videos": ["load_clip"],
+        "instrument.checks": ["load_model"],
+        "study.provenance": ["results_dir"],
+        "study.runs": ["Results", "example", "sweep"],
+        "study.store": ["Store"],
+        "study.tables": ["read_table"],
+    },
+)

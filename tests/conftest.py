@@ -94,3 +94,51 @@ def case(request, checkpoint):
     vlm = checkpoint(request.param)
     inputs = make_inputs(vlm, tiny_families.SAMPLE, tiny_families.some_frames())
     return SimpleNamespace(name=request.param, vlm=vlm, inputs=inputs)
+
+
+# ---- sweeps of the tiny checkpoint (tests/support/sweeps.py) ----
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory) -> Path:
+    """A benchmark of two tasks with two questions each. Shared: copy it to change it."""
+    from clips import write_small_benchmark
+
+    return write_small_benchmark(tmp_path_factory.mktemp("bench"), 2)
+
+
+@pytest.fixture(scope="session")
+def full(root, tmp_path_factory):
+    """The results of `sweeps.sweep` on it. Shared, as its folder is."""
+    from sweeps import sweep
+
+    return sweep(root, tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture
+def copy(full, tmp_path) -> Path:
+    """A copy of the full results' folder, free to be extended or damaged."""
+    return shutil.copytree(full.dir, tmp_path / "copy")
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list:
+    """The (sample_id, todo) pairs that are measured during the test."""
+    from analysis_lib.study import measure
+
+    seen, real = [], measure.measure_sample
+
+    def counting(vlm, sample, todo, request):
+        seen.append((sample.sample_id, todo))
+        return real(vlm, sample, todo, request)
+
+    monkeypatch.setattr(measure, "measure_sample", counting)
+    return seen
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """The test fails if a sweep loads a model."""
+    from analysis_lib.study import runs
+
+    monkeypatch.setattr(runs, "_load", lambda *_: pytest.fail("a model was loaded"))

@@ -2,19 +2,22 @@
 
 In: what a notebook or the command line asks for: model, benchmark, edge sets, measures. Out: tidy tables in a results
 folder, of which only missing rows are measured, with a manifest that says where they come from. May import
-`instrument`, `models` and `inputs`, and the door of `embedded`. Names below are imported on first use, so that whoever
-reads tables does not wait for torch.
+`instrument`, `models` and `inputs`, and the door of `embedded`.
+
+The way goes through `request`, `todo` (what is missing), `measure` (one sample's rows, with `knockouts` and `response`)
+and `store`; `runs.sweep` takes all of it. Names below are imported on first use, so that whoever reads tables does not
+wait for torch.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_HOME = dict.fromkeys(("MEASURES", "Results", "example", "keywords", "sweep"), "runs")
-_HOME |= {"results_dir": "locate", "instrument_checks": "first_sample", "open_routes": "first_sample"}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "measure": ["keywords"],
+        "provenance": ["results_dir"],
+        "request": ["MEASURES"],
+        "runs": ["Results", "example", "sweep"],
+        "single_samples": ["instrument_checks", "open_routes"],
+    },
+)

@@ -4,8 +4,6 @@ An example is one file in DIR/examples. It holds all layers and all tokens of th
 redrawn, and other words or layers chosen, without a model.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +23,7 @@ class Example:
     `frames` (T, H, W, 3) uint8, what the model sees (one a temporal patch, where frames are merged); `words`
     (L, T, h, w) the nearest word of each video token after each layer; `tokens` the pieces of the question block;
     `attention` and `attention_cut` (L, Q, T, h, w) from each of these onto video tokens, mean over heads, with all
-    edges and with cross-frame edges cut in all layers;
-    `kinds` maps each keyword of the lens to its kind.
+    edges and with cross-frame edges cut in all layers; `kinds` maps each keyword of the lens to its kind.
     """
 
     task: str
@@ -48,10 +45,8 @@ class Example:
         All places where the word stands count. Raises StudyError, listing the words, if it stands nowhere.
         """
         rows = self._places(word)
-        return {
-            OPEN: self.attention[:, rows].astype(np.float32).mean(1),
-            CUT: self.attention_cut[:, rows].astype(np.float32).mean(1),
-        }
+        conditions = {OPEN: self.attention, CUT: self.attention_cut}
+        return {name: attention[:, rows].astype(np.float32).mean(1) for name, attention in conditions.items()}
 
     def _places(self, word: str) -> list[int]:
         """Indices of the tokens that cover a whole word."""

@@ -7,22 +7,20 @@ model can read from its own words. The published code looks for verbs among the 
 tagger reads the whole text, and a verb's first token is the anchor. No curve is dropped for its sign.
 """
 
-from __future__ import annotations
-
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.instrument.exact import recorded_states
-from analysis_lib.models.decoder import decode, unembed
+from analysis_lib.instrument.edges import windows
+from analysis_lib.models.decoder import decode, decoder_layers, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
-from analysis_lib.study.answers import Answer, Rows, Settings
-from analysis_lib.study.cuts import cut_rows, layers_of
+from analysis_lib.study.knockouts import Answer, Rows, cut_rows, joined, layers_of
+from analysis_lib.study.request import Request
 
 EDGE_SETS = ("video->question", "video->response", "video->last", "question->last", "response->last")
 ANCHORS, LONGEST = 3, 256  # verbs followed, tokens of an answer
@@ -30,7 +28,7 @@ BE = frozenset("be am is are was were been being 's 're 'm".split())
 HELPING = frozenset("have has had having do does did".split())
 
 
-def response_knockouts(answer: Answer, settings: Settings) -> Rows:
+def response_knockouts(answer: Answer, request: Request) -> Rows:
     """One row per verb, edge set and window. `anchor` counts verbs from 1, `word` is the verb's first token.
 
     Raises SampleError for an answer with fewer than three verbs that two tokens were said before.
@@ -39,15 +37,13 @@ def response_knockouts(answer: Answer, settings: Settings) -> Rows:
     verbs = [at for at in verb_tokens(vlm.tokenizer, said) if at > 1]
     if len(verbs) < ANCHORS:
         raise SampleError(f"the model's answer has {len(verbs)} verbs to follow; {ANCHORS} are needed")
-    parts: list[Rows] = []
+    cut_at, parts = windows(len(decoder_layers(vlm)), request.window, request.style), []
     for number, at in enumerate(verbs[:ANCHORS], start=1):
         cut_off = _cut_off(answer, said, at, follows_verb=at - 2 in verbs)
         own = {"anchor": number, "word": vlm.tokenizer.decode([said[at]])}
-        cuts = [
-            (own | {"edge_set": name, **layers_of(window)}, window) for name in EDGE_SETS for window in settings.windows
-        ]
-        parts.append(cut_rows(cut_off, f"response {number}", cuts, settings))
-    return {table: [row for part in parts for row in part[table]] for table in ("response", "receipts")}
+        cuts = [(own | {"edge_set": name} | layers_of(w), w) for name in EDGE_SETS for w in cut_at]
+        parts.append(cut_rows(cut_off, f"response {number}", cuts, request))
+    return joined(parts)
 
 
 def _cut_off(answer: Answer, said: Sequence[int], at: int, *, follows_verb: bool) -> Answer:
@@ -57,10 +53,9 @@ def _cut_off(answer: Answer, said: Sequence[int], at: int, *, follows_verb: bool
     """
     inputs = continued(answer.vlm, answer.inputs, said[:at])
     if not follows_verb and at > 2:
-        names = (*inputs.roles.names[:-2], "open_response", "last")
-        inputs.roles = replace(inputs.roles, names=names)
+        inputs.roles = replace(inputs.roles, names=(*inputs.roles.names[:-2], "open_response", "last"))
     inputs.letter_ids = [said[at]]
-    found = type(answer)(answer.vlm, answer.sample, answer.clip, inputs, recorded_states(answer.vlm, inputs))
+    found = Answer(answer.vlm, answer.sample, answer.clip, inputs)
     if found.token != said[at]:
         raise SampleError("the model says something else when its answer is put into the prompt")
     return found
@@ -74,12 +69,10 @@ def continued(vlm: VideoLLM, inputs: Inputs, said: Sequence[int]) -> Inputs:
     tokens = torch.tensor([list(said)], device=inputs.embeds.device)  # (1, k)
     embeds = vlm.hf.get_input_embeddings()(tokens).to(inputs.embeds.dtype)  # (1, k, d)
     texts = [vlm.tokenizer.decode([token]) for token in said]
-    ends = [len(inputs.roles.text) + sum(map(len, texts[: i + 1])) for i in range(len(said))]
-    spans = [(end - len(text), end) for end, text in zip(ends, texts, strict=True)]
     roles = replace(
         inputs.roles,
         names=(*inputs.roles.names[:-1], "tail", *["response"] * (len(said) - 1), "last"),
-        spans=(*inputs.roles.spans, *spans),
+        spans=(*inputs.roles.spans, *pairwise(accumulate(map(len, texts), initial=len(inputs.roles.text)))),
         text=inputs.roles.text + "".join(texts),
     )
 
@@ -115,12 +108,14 @@ def _grown(name: str, value: Any, n: int, tokens: torch.Tensor) -> Any:
 @torch.no_grad()
 def generate(vlm: VideoLLM, inputs: Inputs, longest: int = LONGEST) -> list[int]:
     """The tokens of the model's greedy answer, without the one that ends it."""
-    from transformers import DynamicCache
+    from transformers import DynamicCache  # slow to import, and only open-ended answers need it
 
+    ends = getattr(vlm.hf.generation_config, "eos_token_id", None)
+    ends = vlm.tokenizer.eos_token_id if ends is None else ends
+    ends = ends if isinstance(ends, list) else [ends]
     cache, said = DynamicCache(), []
     positions = inputs.decoder_kwargs.get("position_ids")  # (..., 1, n), of models that do not simply count
     hidden = decode(vlm, inputs, past_key_values=cache, use_cache=True)  # (1, n, d)
-    ends = _ends(vlm)
     while len(said) < longest:
         token = int(unembed(vlm, hidden[:, -1], norm=False).argmax())
         if token in ends:
@@ -133,43 +128,30 @@ def generate(vlm: VideoLLM, inputs: Inputs, longest: int = LONGEST) -> list[int]
     return said
 
 
-def _ends(vlm: VideoLLM) -> set[int]:
-    """The tokens that end an answer."""
-    given = getattr(vlm.hf.generation_config, "eos_token_id", None)
-    given = vlm.tokenizer.eos_token_id if given is None else given
-    return set(given) if isinstance(given, list) else {given}
-
-
 def verb_tokens(tokenizer: Any, said: Sequence[int]) -> list[int]:
     """Indices of the tokens with which verbs begin, in order; forms of be, have and do that help another verb, and
     all forms of be, do not count.
     """
-    pieces = [tokenizer.decode(said[: i + 1]) for i in range(len(said))]
-    text = pieces[-1] if pieces else ""
-    starts = [0, *map(len, pieces)]
-    found = []
-    for start, stop in _verbs(text):
-        first = next((i for i in range(len(said)) if starts[i] < stop and starts[i + 1] > start), None)
-        if first is not None and first not in found:
-            found.append(first)
-    return found
+    ends = [len(tokenizer.decode(said[: i + 1])) for i in range(len(said))]
+    found = [next(i for i, end in enumerate(ends) if end > start) for start in _verbs(tokenizer.decode(said))]
+    return list(dict.fromkeys(found))
 
 
-def _verbs(text: str) -> list[tuple[int, int]]:
-    """Half-open character spans of the verbs of an English text, by TextBlob's tagger."""
-    from textblob.en import tag
+def _verbs(text: str) -> list[int]:
+    """Where the verbs of an English text begin, by TextBlob's tagger."""
+    from textblob.en import tag  # likewise
 
-    found, at = [], 0
     with warnings.catch_warnings():  # it leaves its lexicon's file open
         warnings.simplefilter("ignore", ResourceWarning)
         tagged = tag(text)
+    found, at = [], 0
     for i, (word, kind) in enumerate(tagged):
-        place = re.compile(re.escape(word)).search(text, at)
-        if not place:  # the tagger writes some signs in its own way
+        start = text.find(word, at)
+        if start < 0:  # the tagger writes some signs in its own way
             continue
-        at = place.end()
+        at = start + len(word)
         before_verb = any(later.startswith("VB") for _, later in tagged[i + 1 : i + 3])
         helps = word.lower() in BE or (word.lower() in HELPING and before_verb)
         if kind.startswith("VB") and not helps:
-            found.append(place.span())
+            found.append(start)
     return found

@@ -5,128 +5,66 @@ frames. Nothing is computed twice, so the same call serves a first run, a run th
 redraw. The model is loaded when the first missing row needs it; anything wrong with the request is said before that.
 """
 
-from __future__ import annotations
-
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from analysis_lib.embedded import door
 from analysis_lib.embedded.door import load_benchmark
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
 from analysis_lib.inputs.records import Sample, Skip
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.models.records import VideoLLM
-from analysis_lib.study import examples, measure, provenance
-from analysis_lib.study.locate import SECONDS, look_at_model, results_dir
-from analysis_lib.study.request import ALL_MEASURES, MEASURES, Request, check_request
-from analysis_lib.study.showcase import write as write_example
+from analysis_lib.study import examples, measure, provenance, single_samples
+from analysis_lib.study.provenance import SECONDS, look_at_model, results_dir
+from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
-from analysis_lib.study.todo import FOR_ALL, Todo, first_kept, is_kept, lacking, missing, sample_rank
-
-__all__ = ["MEASURES", "Results", "example", "keywords", "results_dir", "sweep"]
-
-PAPER_KEYWORDS = {  # table D
-    "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
-    "sandwich table".split(),
-    "temporal": "close down drink eat hold on open put sit take throw tidy up".split(),
-}
+from analysis_lib.study.todo import Todo, lacking, missing
 
 
-@dataclass(frozen=True)
-class Results:
-    """The stored rows of the samples, edge sets and measures that were asked for, with the manifest and the folder."""
-
-    baseline: pd.DataFrame
-    knockout: pd.DataFrame
-    emergence: pd.DataFrame
-    lens: pd.DataFrame
-    pathway: pd.DataFrame
-    controls: pd.DataFrame
-    widths: pd.DataFrame
-    pairs: pd.DataFrame
-    heads: pd.DataFrame
-    response: pd.DataFrame
-    skipped: pd.DataFrame
-    manifest: dict[str, Any]
-    dir: Path
+class Results(SimpleNamespace):
+    """The stored rows of the samples, edge sets and measures that were asked for: a frame each for `baseline`,
+    `skipped` and every measure (`request.ALL_MEASURES`); the `request`, the `manifest`, and `dir`, the results folder.
+    """
 
 
-def sweep(
-    *,
-    model: str,
-    benchmark: str = "embedded",
-    tasks: str | Sequence[str] | None = None,
-    samples: int | None = None,
-    edges: str | Sequence[str] = "all",
-    window: int | str = "auto",
-    style: str = "center",
-    keep: str = "correct",
-    measure: str | Sequence[str] = MEASURES,
-    dtype: str = "auto",
-    device: str = "auto",
-    seed: int = 0,
-    mode: str = "exact",
-    ranges: Mapping[str, tuple[int, int]] | None = None,
-    out: str | Path | None = None,
-    compute: bool = True,
-) -> Results:
+def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
     """Measure what the results folder lacks and return what was asked for.
 
-    Args:
-        model: embedded model, checkpoint folder or hub id.
-        benchmark: "embedded", or NAME:ROOT with a name out of `formats.FORMATS`.
-        tasks: names, or one text with commas; empty for all.
-        samples: questions per task, drawn with `seed`; None or 0 for all.
-        edges: names of edge sets, or "all" for the paper's eleven.
-        window: number of layers cut together, or "auto": the share of the depth that 9 has in 32 layers.
-        style: how windows lie (`edges.windows`).
-        keep: which samples get knockouts, emergence and lens: those answered "correct", "wrong", or "all". Pathways
-            and controls are about accuracy and run on all samples.
-        measure: any of knockout, emergence, lens, pathway, and controls (the answer without video, from one frame,
-            from shuffled frames), widths (centred windows of `edges.window_sizes`), pairs (`edges.frame_edge_sets` cut
-            in all layers), heads (edges into the last token, in single heads), response (the model's own answer to an
-            open-ended question, at its first verbs); empty measures the baseline alone.
-        dtype: "auto", "float32" or "bfloat16".
-        device: "auto", "cpu" or "cuda".
-        seed: of the draw of samples and of random pathways.
-        mode: "exact" recomputes what a cut can change; "full" makes a complete pass.
-        ranges: first and last open layer (1-based) of the pathway's routes cross_frame, video_question and
-            question_last; None for the published ones, scaled to the depth.
-        out: the results folder; None for `results_dir`.
-        compute: False loads no model and raises StudyError, naming the command, where rows are missing.
-
-    Raises:
-        StudyError: a request that cannot be met, or settings that differ from those of the stored rows.
+    `asked` has fields of `request.Request`, which says what they mean: model, benchmark, tasks, samples, edges, window,
+    style, keep, measure, dtype, device, seed, mode, ranges; all but the model have a default. `out` is the results
+    folder (None: `results_dir`). If `compute` is False, no model is loaded. Raises StudyError for a request that cannot
+    be met, for settings that differ from those of the stored rows, and, naming the command that measures, where rows
+    are missing and may not be computed.
     """
-    request = check_request(
-        model=model, benchmark=benchmark, tasks=tasks, samples=samples, edges=edges, window=window, style=style,
-        keep=keep, measure=measure, dtype=dtype, device=device, seed=seed, mode=mode, ranges=ranges,
-    )  # fmt: skip
+    request = check_request(**asked)
     if not compute:
         return _redraw(request, out)
     check_benchmark(request.benchmark, request.tasks)
     k, weights = look_at_model(request.model, request.window, request.style)
-    folder = Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
-    fixed = request.fixed() | {"window": k}
-    with Store(folder) as store:
-        store.check(fixed | weights)
-        chosen, skips = load_benchmark(benchmark, tasks=request.tasks, samples=request.samples, seed=request.seed)
-        todo = missing(store, chosen, request)
-        _announce(request, len(chosen) + len(skips), len(todo))
+    request = replace(request, window=k)
+    with Store(out or results_dir(request.model, request.benchmark, k, request.style)) as store:
+        store.check(request.fixed() | weights)
+        draw = {name: getattr(request, name) for name in ("tasks", "samples", "seed")}
+        chosen, skips = load_benchmark(request.benchmark, **draw)
+        todo, total = missing(store, chosen, request), len(chosen) + len(skips)
+        where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
+        print(f"{where}: {total - len(todo)} of {total} samples stored, computing {len(todo)}", flush=True)
         if todo:
-            _compute(store, request, fixed, [s for s in chosen if s.sample_id in todo], todo)
-        store.finish(provenance.summary, tables=request.measures, skipped=map(_skip_row, skips))
-        if "lens" in request.measures:
-            _store_examples(store, request, chosen)
+            _compute(store, request, [s for s in chosen if s.sample_id in todo], todo)
+        store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
+        if "lens" in request.measure:
+            baseline, names = store.tables["baseline"], [s.sample_id for s in chosen]
+            first = _first_kept(baseline[baseline["sample_id"].isin(names)], request)
+            _store_examples(request, chosen, first, store.folder)
         return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
 
 
@@ -138,50 +76,36 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     needs no model. Raises StudyError if no sample of the task is kept.
     """
     found = sweep(**request, tasks=[task], measure=["lens"])
-    options = {name: value for name, value in request.items() if name not in ("out", "compute")}
-    asked = check_request(**options, tasks=found.baseline["task"].unique(), measure=["lens"])
-    name = sample_id or first_kept(found.baseline, asked.keep, asked.seed)
-    if name is None:
+    name = sample_id or "".join(_first_kept(found.baseline, found.request))
+    if not name:
         raise StudyError(f"{found.dir} holds no sample of {task} that is kept; ask for more samples, or keep all")
     file = examples.file_of(found.dir, name)
     if not file.exists():
         if not request.get("compute", True):
-            raise StudyError(f"{file} is not stored; measure it: {asked.command(found.dir)}")
-        every = load_benchmark(asked.benchmark, tasks=asked.tasks, seed=asked.seed)[0]
-        wanted = [sample for sample in every if sample.sample_id == name]
-        if not wanted:
-            raise StudyError(f"{asked.benchmark} has no usable sample {name}")
-        _write_example(asked, wanted[0], file)
+            raise StudyError(f"{file} is not stored; measure it: {found.request.command(found.dir)}")
+        every = load_benchmark(found.request.benchmark, tasks=[task])[0]
+        if name not in {sample.sample_id for sample in every}:
+            raise StudyError(f"{found.request.benchmark} has no usable sample {name}")
+        _store_examples(found.request, every, [name], found.dir)
     return examples.read(file)
 
 
-def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
-    """The lens's keywords by kind: the embedded world's own words, or those of the paper's table D."""
-    return door.keywords(benchmark) or PAPER_KEYWORDS
-
-
-def _announce(request: Request, total: int, n_todo: int) -> None:
-    where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
-    print(f"{where}: {total - n_todo} of {total} samples stored, computing {n_todo}", flush=True)
-
-
-def _compute(store: Store, request: Request, fixed: dict, samples: list[Sample], todo: dict[str, Todo]) -> None:
+def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo]) -> None:
     """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
-    vlm = _load(request.model, request.dtype, request.device)
+    vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
     store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
-    settings = measure.settings_for(vlm, request, fixed["window"], keywords(request.benchmark))
     began = time.monotonic()
     for task in sorted({s.task for s in samples}):
         group = [s for s in samples if s.task == task]
         for sample in tqdm(group, desc=task, unit="sample", ascii=True, file=sys.stderr, mininterval=0.5):
             try:
-                rows = measure.measure_sample(vlm, sample, todo[sample.sample_id], settings)
+                rows = measure.measure_sample(vlm, sample, todo[sample.sample_id], request)
             except SampleError as error:
                 reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
                 rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
             store.add(sample.sample_id, rows)
     with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
-        file.write(f"{' '.join(request.measures)},{len(samples)},{time.monotonic() - began:.3f}\n")
+        file.write(f"{' '.join(request.measure)},{len(samples)},{time.monotonic() - began:.3f}\n")
 
 
 @lru_cache(maxsize=1)
@@ -190,61 +114,55 @@ def _load(model: str, dtype: str, device: str) -> VideoLLM:
 
 
 def _skip_row(skip: Skip) -> dict[str, str]:
-    return {
-        "task": skip.task, "sample_id": skip.sample_id, "video": skip.clip, "reason": skip.reason,
-        "sample_sha256": skip.sha256,
-    }  # fmt: skip
+    key = {"task": skip.task, "sample_id": skip.sample_id, "video": skip.clip}
+    return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
-def _store_examples(store: Store, request: Request, samples: Sequence[Sample]) -> None:
-    """Store one example of each task, if it is not there."""
-    by_id = {sample.sample_id: sample for sample in samples}
-    baseline = store.tables["baseline"]
-    for _, rows in baseline[baseline["sample_id"].isin(by_id)].groupby("task"):
-        name = first_kept(rows, request.keep, request.seed)
-        if name and not examples.file_of(store.folder, name).exists():
-            _write_example(request, by_id[name], examples.file_of(store.folder, name))
+def _first_kept(baseline: pd.DataFrame, request: Request) -> list[str]:
+    """The kept sample of each task that the seed draws first, so that a larger run has the same one."""
+    kept = [row.sample_id for row in baseline.itertuples() if request.keeps(row.correct)]
+    last_to_first = sorted(kept, key=request.rank, reverse=True)
+    return sorted({name.rpartition("/")[0]: name for name in last_to_first}.values())
 
 
-def _write_example(request: Request, sample: Sample, file: Path) -> None:
-    vlm = _load(request.model, request.dtype, request.device)
-    write_example(vlm, sample, file, keywords(request.benchmark))
-
-
-# ---- giving back ----
+def _store_examples(request: Request, samples: Sequence[Sample], names: Sequence[str], folder: Path) -> None:
+    """Store the examples of the samples with these names that are not there."""
+    for sample in samples:
+        file = examples.file_of(folder, sample.sample_id)
+        if sample.sample_id in names and not file.exists():
+            vlm = _load(request.model, request.dtype, request.device)
+            single_samples.write_example(vlm, sample, file, measure.keywords(request.benchmark))
 
 
 def _redraw(request: Request, out: str | Path | None) -> Results:
     """What is asked for from stored rows alone, without model and benchmark."""
     k = request.window or "auto"
-    folder = Path(out) if out else results_dir(request.model, request.benchmark, k, request.style)
-    store = Store(folder, write=False)
-    store.check(request.fixed() | ({"window": request.window} if request.window else {}))
+    store = Store(out or results_dir(request.model, request.benchmark, k, request.style), write=False)
+    store.check(request.fixed())
     every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
     ids: set[str] = set()
-    for _, rows in every.groupby("task"):
-        if not request.tasks or rows["task"].iloc[0] in request.tasks:
-            drawn = sorted(rows["sample_id"], key=lambda name: sample_rank(name, request.seed))
+    for task, rows in every.groupby("task"):
+        if not request.tasks or task in request.tasks:
+            drawn = sorted(rows["sample_id"], key=request.rank)
             ids |= set(drawn[: request.samples or None])
     absent = [task for task in request.tasks if task not in set(every["task"])]
     if not ids or absent or ids & set(lacking(store, request)):
         what = f"rows of {', '.join(absent)}" if absent else "rows that are asked for"
-        raise StudyError(f"{folder} lacks {what}; measure them: {request.command(out)}")
+        raise StudyError(f"{store.folder} lacks {what}; measure them: {request.command(out)}")
     return _results(store, request, ids)
 
 
 def _results(store: Store, request: Request, ids: set[str]) -> Results:
     """The stored rows of these samples, limited to the edge sets and measures asked for."""
-    tables, rows = {}, store.tables["baseline"]
-    kept = {row.sample_id for row in rows.itertuples() if is_kept(request.keep, row.correct)}
-    for name in ("baseline", "skipped", *ALL_MEASURES):
+    always, tables = ("baseline", "skipped"), {}
+    kept = {row.sample_id for row in store.tables["baseline"].itertuples() if request.keeps(row.correct)}
+    for name in (*always, *ALL_MEASURES):
         frame = store.tables[name]
-        wanted = frame["sample_id"].isin(ids) & (name in (*request.measures, "baseline", "skipped"))
-        if name in ALL_MEASURES and name not in FOR_ALL:
-            wanted &= frame["sample_id"].isin(kept)
+        wanted = frame["sample_id"].isin(ids if name in (*always, *FOR_ALL) else ids & kept)
+        wanted &= name in (*always, *request.measure)
         if name in request.cuts():
             wanted &= frame["edge_set"].isin(request.cuts()[name])
         if name == "pathway":
             wanted &= frame["ranges"] == request.ranges_name
         tables[name] = frame[wanted].reset_index(drop=True)
-    return Results(**tables, manifest=store.manifest, dir=store.folder)
+    return Results(**tables, request=request, manifest=store.manifest, dir=store.folder)

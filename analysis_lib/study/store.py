@@ -1,20 +1,18 @@
 """Tidy parquet tables that survive a kill at any moment and come out the same, byte for byte.
 
-While a run computes, each finished sample is one small file in DIR/parts, written under a temporary name and renamed,
-so it is there completely or not at all. At the end (or at the start of the next run) parts are merged into
-DIR/{table}.parquet: rows already stored win, rows are sorted by their keys, columns have fixed types. Hence a run
-that was killed and resumed, and one that was not, write the same bytes. The manifest holds what the rows depend on,
-and no times; a run whose settings differ from it is refused by name.
+While a run computes, each finished sample is one small file in DIR/parts, there completely or not at all. At the end
+(or at the start of the next run) parts are merged into DIR/{table}.parquet: rows already stored win, rows are sorted by
+their keys. Hence a run that was killed and resumed, and one that was not, write the same bytes. The manifest holds what
+the rows depend on, and no times; a run whose settings differ from it is refused by name.
 """
-
-from __future__ import annotations
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -36,38 +34,26 @@ class Store:
     Opening it for writing proves that it can be written, locks it, and merges the parts that a killed run left.
     """
 
-    def __init__(self, folder: Path, *, write: bool = True) -> None:
+    def __init__(self, folder: str | Path, *, write: bool = True) -> None:
         self.folder = Path(folder)
         self.write = write
-        self._lock: int | None = None
         self._changed: set[str] = set()  # tables with rows that are not in their file yet
-        if write:
-            self._probe()
-            self._lock = self._take_lock()
-        try:
-            self._read()
-        except BaseException:  # a notebook's process lives on, and must be able to try again
-            self.close()
-            raise
+        with ExitStack() as lock:  # given up on an error: a notebook's process lives on, and must be able to try again
+            if write:
+                self._probe()
+                self._take(lock)
+            self.manifest = read_manifest(self.folder)
+            self.tables = {table: read_table(self.folder, table) for table in SCHEMAS}
+            if not self.manifest and any(len(frame) for frame in self.tables.values()):
+                raise StudyError(f"{self.folder} holds tables without manifest.json; use another --out")
+            self._merge_parts()
+            self.close = lock.pop_all().close  # gives up the lock
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Give up the lock."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _read(self) -> None:
-        self.manifest = read_manifest(self.folder)
-        self.tables = {table: read_table(self.folder, table) for table in SCHEMAS}
-        if not self.manifest and any(len(frame) for frame in self.tables.values()):
-            raise StudyError(f"{self.folder} holds tables without manifest.json; use another --out")
-        self._merge_parts()
 
     def _probe(self) -> None:
         probe = self.folder / "probe"
@@ -79,26 +65,22 @@ class Store:
         if free < NEEDED_SPACE:
             raise StudyError(f"cannot write to {self.folder}: {free >> 20} MB free; free space, or use another --out")
 
-    def _take_lock(self) -> int | None:
+    def _take(self, lock: ExitStack) -> None:
         """Lock the folder until this process ends, however it ends, so that two runs cannot mix their parts."""
         if fcntl is None:
-            return None
+            return
         descriptor = os.open(self.folder, os.O_RDONLY)
+        lock.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
             raise StudyError(f"another run is writing to {self.folder}; wait for it, or use another --out") from None
-        except OSError:  # a file system without locks
-            os.close(descriptor)
-            return None
-        return descriptor
-
-    # ---- settings ----
+        except OSError:
+            pass  # a file system without locks
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse (StudyError) any setting that differs from the one the stored rows were measured with."""
-        stored = self.manifest.get("settings", {}) if self._measured() else {}
+        stored = self.manifest.get("settings", {}) if len(self.tables["baseline"]) else {}
         for name, value in settings.items():
             if name in stored and stored[name] != value:
                 raise StudyError(
@@ -109,7 +91,7 @@ class Store:
     def begin(self, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Check the settings and write them, before any row, with where and with what the rows are made."""
         self.check(settings)
-        if not self._measured():  # nothing to protect yet
+        if self.tables["baseline"].empty:  # nothing to protect yet
             self.manifest = {}
             self.tables["skipped"] = to_frame("skipped", [])
             self._changed.add("skipped")
@@ -121,11 +103,6 @@ class Store:
     def _write_manifest(self) -> None:
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         write_atomic(self.folder / "manifest.json", text.encode())
-
-    def _measured(self) -> bool:
-        return len(self.tables["baseline"]) > 0
-
-    # ---- rows ----
 
     def stored(self, table: str, *columns: str) -> set:
         """The distinct values of some columns of a table, as tuples (bare values for one column)."""
@@ -155,8 +132,9 @@ class Store:
         files = sorted((self.folder / "parts").glob("*.json"))
         rows: dict[str, list[dict]] = {table: [] for table in SCHEMAS}
         for file in files:
-            for table, new in _read_part(file).items():
-                rows[table] += new
+            with suppress(ValueError):  # torn by a power cut: measured again
+                for table, new in json.loads(file.read_bytes()).items():
+                    rows[table] += new
         for table, new in rows.items():
             self._insert(table, new)
         if files and self.write:
@@ -185,13 +163,6 @@ class Store:
                 if not file.exists() or file.read_bytes() != content:
                     write_atomic(file, content)
                 self._changed.discard(table)
-
-
-def _read_part(file: Path) -> dict[str, list[dict]]:
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError:  # torn by a power cut: measured again
-        return {}
 
 
 def _joined(old: Any, new: Any) -> Any:

@@ -6,8 +6,6 @@ single heads, `response` knockouts on an open-ended answer; the others follow. T
 the same bytes. Readers (figures, claims, notebooks) need only this module.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path
@@ -19,78 +17,56 @@ import pyarrow.parquet as pq
 
 from analysis_lib.errors import StudyError
 
-SAMPLE = {"task": str, "sample_id": str}
-EFFECT = {  # what a knockout does to the answer
-    "p_base": float, "p_knock": float, "relative_change": float, "margin_base": float, "margin_knock": float,
-    "p_answer": float, "prediction": str, "correct": bool,
-}  # fmt: skip
-# Types of all columns; the first KEYS[table] identify a row. Layers are 1-based, probabilities 0..1, changes percent.
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "baseline": SAMPLE | {
-        "video": str, "question": str, "options": list[str], "answer": str, "answer_text": str, "n_tokens": int,
-        "n_frames": int, "frame_indices": list[int], "prediction": str, "correct": bool, "p_base": float,
-        "p_answer": float, "margin_base": float, "p_options": list[float], "frames_sha256": str, "sample_sha256": str,
-    },
-    "knockout": SAMPLE | {
-        "edge_set": str, "layer": int, "first_layer": int, "last_layer": int, "video": str, **EFFECT,
-    },
-    "emergence": SAMPLE | {
-        "layer": int, "option": str, "video": str, "is_answer": bool, "probability": float, "normed": bool,
-    },
-    "lens": SAMPLE | {"layer": int, "keyword": str, "kind": str, "video": str, "count": int},
-    "pathway": SAMPLE | {
-        "pathway": str, "ranges": str, "video": str, "edges_kept": int, "edges_total": int, "flops_kept": float,
-        "p_base": float, "p_pruned": float, "margin_base": float, "margin_pruned": float, "prediction_base": str,
-        "prediction": str, "correct": bool,
-    },
-    "widths": SAMPLE | {
-        "edge_set": str, "window": int, "layer": int, "first_layer": int, "last_layer": int, "video": str, **EFFECT,
-    },
-    "pairs": SAMPLE | {
-        "edge_set": str, "query_frame": int, "key_frame": int, "distance": int, "first_layer": int, "last_layer": int,
-        "video": str, **EFFECT,
-    },
-    "heads": SAMPLE | {"edge_set": str, "layer": int, "head": int, "video": str, **EFFECT},
-    "response": SAMPLE | {
-        "anchor": int, "edge_set": str, "layer": int, "word": str, "first_layer": int, "last_layer": int, "video": str,
-        **EFFECT,
-    },
-    "controls": SAMPLE | {
-        "control": str, "video": str, "p_answer": float, "margin": float, "prediction": str, "correct": bool,
-    },
-    "skipped": SAMPLE | {"video": str, "reason": str, "sample_sha256": str},
-    "receipts": SAMPLE | {"measure": str, "receipt": str},
-}  # fmt: skip
-KEYS = {
-    "baseline": 2, "knockout": 4, "emergence": 4, "lens": 5, "pathway": 4, "widths": 5, "pairs": 3, "heads": 5,
-    "response": 5, "controls": 3, "skipped": 2, "receipts": 3,
-}  # fmt: skip
-ARROW = {
-    str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
-    list[str]: pa.list_(pa.string()), list[int]: pa.list_(pa.int64()), list[float]: pa.list_(pa.float64()),
-}  # fmt: skip
+# A column has the same type in every table. Layers and frames are 1-based, probabilities 0..1, changes in percent.
+COLUMNS = {
+    pa.string(): "task sample_id video question answer answer_text prediction prediction_base edge_set option keyword "
+    "kind word pathway ranges control reason measure receipt frames_sha256 sample_sha256",
+    pa.int64(): "n_tokens n_frames layer first_layer last_layer window head query_frame key_frame distance anchor "
+    "count edges_kept edges_total",
+    pa.float64(): "p_base p_knock p_pruned p_answer relative_change margin margin_base margin_knock margin_pruned "
+    "probability flops_kept",
+    pa.bool_(): "correct is_answer normed",
+    pa.list_(pa.string()): "options",
+    pa.list_(pa.int64()): "frame_indices",
+    pa.list_(pa.float64()): "p_options",
+}
+TYPES = {column: kind for kind, columns in COLUMNS.items() for column in columns.split()}
+EFFECT = "p_base p_knock relative_change margin_base margin_knock p_answer prediction correct"  # of a knockout
+TABLES = {  # columns by table; those before the bar identify a row
+    "baseline": "task sample_id | video question options answer answer_text n_tokens n_frames frame_indices prediction "
+    "correct p_base p_answer margin_base p_options frames_sha256 sample_sha256",
+    "knockout": f"task sample_id edge_set layer | first_layer last_layer video {EFFECT}",
+    "emergence": "task sample_id layer option | video is_answer probability normed",
+    "lens": "task sample_id layer keyword kind | video count",
+    "pathway": "task sample_id pathway ranges | video edges_kept edges_total flops_kept p_base p_pruned margin_base "
+    "margin_pruned prediction_base prediction correct",
+    "widths": f"task sample_id edge_set window layer | first_layer last_layer video {EFFECT}",
+    "pairs": f"task sample_id edge_set | query_frame key_frame distance first_layer last_layer video {EFFECT}",
+    "heads": f"task sample_id edge_set layer head | video {EFFECT}",
+    "response": f"task sample_id anchor edge_set layer | word first_layer last_layer video {EFFECT}",
+    "controls": "task sample_id control | video p_answer margin prediction correct",
+    "skipped": "task sample_id | video reason sample_sha256",
+    "receipts": "task sample_id measure | receipt",
+}
+SCHEMAS = {table: {name: TYPES[name] for name in names.split() if name != "|"} for table, names in TABLES.items()}
 
 
 def keys(table: str) -> list[str]:
     """The columns that identify a row."""
-    return list(SCHEMAS[table])[: KEYS[table]]
-
-
-def _schema(table: str) -> pa.Schema:
-    return pa.schema([(name, ARROW[kind]) for name, kind in SCHEMAS[table].items()])
+    return TABLES[table].partition("|")[0].split()
 
 
 def to_bytes(table: str, frame: pd.DataFrame) -> bytes:
     """The parquet file of a table; the same rows always give the same bytes."""
-    arrow = pa.Table.from_pandas(frame, schema=_schema(table), preserve_index=False).replace_schema_metadata(None)
+    arrow = pa.Table.from_pandas(frame, schema=pa.schema(SCHEMAS[table]), preserve_index=False)
     buffer = io.BytesIO()
-    pq.write_table(arrow, buffer, compression="zstd")
+    pq.write_table(arrow.replace_schema_metadata(None), buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def to_frame(table: str, rows: list[dict]) -> pd.DataFrame:
     """Rows as a frame with the table's columns and types."""
-    return pa.Table.from_pylist(rows, schema=_schema(table)).to_pandas()
+    return pa.Table.from_pylist(rows, schema=pa.schema(SCHEMAS[table])).to_pandas()
 
 
 def read_table(folder: Path, table: str) -> pd.DataFrame:
@@ -99,7 +75,7 @@ def read_table(folder: Path, table: str) -> pd.DataFrame:
     if not file.exists():
         return to_frame(table, [])
     try:
-        return pq.read_table(file, schema=_schema(table)).to_pandas()
+        return pq.read_table(file, schema=pa.schema(SCHEMAS[table])).to_pandas()
     except (OSError, pa.ArrowException) as error:
         hint = "delete it to measure it again, or use another --out"
         raise StudyError(f"{file} cannot be read ({error}); {hint}") from error

@@ -1,19 +1,12 @@
 """What a results folder lacks, compared with a request."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-
-import pandas as pd
+from dataclasses import dataclass
 
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs.benchmarks import rank
 from analysis_lib.inputs.records import Sample
-from analysis_lib.study.request import ALL_MEASURES, CUTS, Request
+from analysis_lib.study.request import ALL_MEASURES, CUTS, FOR_ALL, Request
 from analysis_lib.study.store import Store
-
-FOR_ALL = ("pathway", "controls", "response")  # not about one right answer: made on every sample
 
 
 @dataclass(frozen=True)
@@ -23,60 +16,40 @@ class Todo:
     `frames_sha256` is the stored hash of its frames, empty for a sample without a baseline row.
     """
 
-    edges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    measures: frozenset[str] = frozenset()
+    edges: Mapping[str, tuple[str, ...]]
+    measures: frozenset[str]
     frames_sha256: str = ""
-
-
-def is_kept(keep: str, correct: bool) -> bool:
-    """Whether a sample that was answered so gets knockouts, emergence and lens."""
-    return keep == "all" or bool(correct) == (keep == "correct")
-
-
-def first_kept(baseline: pd.DataFrame, keep: str, seed: int) -> str | None:
-    """The kept sample that the seed draws first, so that a larger run has the same one; None if none is kept."""
-    kept = [row for row in baseline.itertuples() if is_kept(keep, row.correct)]
-    return min(kept, key=lambda row: sample_rank(row.sample_id, seed)).sample_id if kept else None
-
-
-def sample_rank(sample_id: str, seed: int) -> bytes:
-    """The place of a sample in its task's draw."""
-    task, _, index = sample_id.rpartition("/")
-    return rank(task, int(index), seed)
 
 
 def missing(store: Store, samples: Iterable[Sample], request: Request) -> dict[str, Todo]:
     """What each sample lacks, by sample_id, complete ones left out. StudyError if a question or clip has changed."""
     skipped = store.stored("skipped", "sample_id", "sample_sha256")
     hashes = dict(store.stored("baseline", "sample_id", "sample_sha256"))
-    todo = lacking(store, request)
+    begun, new = lacking(store, request), Todo(request.cuts(), frozenset(request.measure) - {*CUTS})
     found = {}
     for sample in samples:
-        stored = hashes.get(sample.sample_id)
-        if stored is None:
-            if (sample.sample_id, sample.sha256) not in skipped:  # a bad sample is tried again once its file changes
-                found[sample.sample_id] = Todo(request.cuts(), frozenset(request.measures) - {*CUTS})
-        elif stored != sample.sha256:
-            raise StudyError(
-                f"{store.folder} holds results of another question or clip {sample.sample_id}; use another --out"
-            )
-        elif sample.sample_id in todo:
-            found[sample.sample_id] = todo[sample.sample_id]
+        name = sample.sample_id
+        if name not in hashes:
+            if (name, sample.sha256) not in skipped:  # a bad sample is tried again once its file changes
+                found[name] = new
+        elif hashes[name] != sample.sha256:
+            raise StudyError(f"{store.folder} holds results of another question or clip {name}; use another --out")
+        elif name in begun:
+            found[name] = begun[name]
     return found
 
 
 def lacking(store: Store, request: Request) -> dict[str, Todo]:
     """What the samples that have a baseline row lack, by sample_id."""
-    cut = {name: store.stored(name, "sample_id", "edge_set") for name in CUTS}
-    done = {name: store.stored(name, "sample_id") for name in ALL_MEASURES}
-    ranges = store.stored("pathway", "sample_id", "ranges")
-    done["pathway"] = {sample for sample, name in ranges if name == request.ranges_name}
+    cut = {measure: store.stored(measure, "sample_id", "edge_set") for measure in CUTS}
+    done = {measure: store.stored(measure, "sample_id") for measure in ALL_MEASURES}
+    done["pathway"] = {name for name, of in store.stored("pathway", "sample_id", "ranges") if of == request.ranges_name}
     found = {}
     for row in store.tables["baseline"].itertuples():
-        kept = is_kept(request.keep, row.correct)
+        kept = request.keeps(row.correct)
         lacks = {m: tuple(n for n in sets if (row.sample_id, n) not in cut[m]) for m, sets in request.cuts().items()}
         edges = {m: names for m, names in lacks.items() if kept and names}
-        wanted = {m for m in request.measures if m not in CUTS and (kept or m in FOR_ALL)}
+        wanted = {m for m in request.measure if m not in CUTS and (kept or m in FOR_ALL)}
         measures = frozenset(m for m in wanted if row.sample_id not in done[m])
         if edges or measures:
             found[row.sample_id] = Todo(edges, measures, row.frames_sha256)

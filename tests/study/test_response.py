@@ -9,8 +9,7 @@ from published import write_vcgbench
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.receipts import noop_difference
 from analysis_lib.models.merging import model_logits
-from analysis_lib.study import response
-from analysis_lib.study import runs as study
+from analysis_lib.study import response, runs
 from analysis_lib.study.response import continued, generate, verb_tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
@@ -77,13 +76,14 @@ def vcgbench(tmp_path):
     return f"vcgbench:{write_vcgbench(tmp_path / 'vcg')}"
 
 
+@pytest.mark.slow
 def test_a_sweep_follows_the_verbs_of_the_answer(vcgbench, tiny_model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(response, "verb_tokens", lambda tokenizer, said: [0, 2, 3, 5, 7])
     monkeypatch.setattr(response, "LONGEST", 8)
     run = dict(model=str(tiny_model_dir), benchmark=vcgbench, tasks="temporal", out=tmp_path / "out", device="cpu")
-    found = study.sweep(measure=["response"], **run)
+    found = runs.sweep(measure=["response"], **run)
     rows = found.response
     assert set(rows["edge_set"]) == set(response.EDGE_SETS) and len(rows) == 3 * 5 * 12
     assert rows["anchor"].unique().tolist() == [1, 2, 3] and rows["p_base"].between(0, 1).all()
     assert (rows["relative_change"] != 0).any() and not found.skipped.size
-    assert len(study.sweep(measure=["response"], compute=False, **run).response) == len(rows)
+    assert len(runs.sweep(measure=["response"], compute=False, **run).response) == len(rows)
