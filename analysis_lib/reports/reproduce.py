@@ -31,7 +31,7 @@ from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import is_open
 from analysis_lib.reports.runner import NotebookFailed, check_parameters, parameters_of, run_notebook
-from analysis_lib.study.provenance import SECONDS
+from analysis_lib.study.tables import SECONDS
 
 OPTIONS = {
     "model": "checkpoint folder, hub id, or `embedded`",

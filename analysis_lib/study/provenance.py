@@ -7,6 +7,7 @@ on the order in which samples were measured, so equal rows give equal manifests.
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
@@ -19,25 +20,29 @@ from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import benchmark_hash, benchmark_name
 from analysis_lib.inputs.records import Skip
 from analysis_lib.instrument import edges
+from analysis_lib.instrument.pathways import pathway_ranges
 from analysis_lib.instrument.receipts import Receipt
 from analysis_lib.models import checkpoints
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study.request import check_request
 
 PACKAGES = ("torch", "transformers", "tokenizers", "decord2", "numpy", "pillow", "pandas", "pyarrow")
-SECONDS = "seconds.csv"  # in a results folder, one line a sweep: measures, samples measured, seconds (not a result)
 HASH_AT_ONCE = 2 << 30  # bytes of weights that are hashed even if no row is missing; more would take minutes
 
 
-def look_at_model(model: str, window: int, style: str) -> tuple[int, dict[str, str]]:
+def look_at_model(
+    model: str, window: int, style: str, ranges: Mapping[str, tuple[int, int]] | None = None
+) -> tuple[int, dict[str, str]]:
     """The window's size (0: automatic) for this model, and the hash of its weights if that is quickly had.
 
-    Raises StudyError for an unknown or incomplete model, and for a window that does not fit it.
+    Raises StudyError for an unknown or incomplete model, and for a window or `ranges` of a pathway that do not fit it.
     """
     source = checkpoints.find(model)
     depth = checkpoints.depth_of(source)
     k = window or edges.default_window(depth)
     edges.windows(depth, k, style)
+    if ranges:
+        pathway_ranges(depth, given=ranges)
     if not isinstance(source, Path) or sum(f.stat().st_size for f in source.glob("*.safetensors")) > HASH_AT_ONCE:
         return k, {}
     return k, {"weights_sha256": checkpoints.weights_sha256(source)}

@@ -24,9 +24,10 @@ from analysis_lib.inputs.records import Sample, Skip
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
-from analysis_lib.study.provenance import SECONDS, look_at_model, results_dir
+from analysis_lib.study.provenance import look_at_model, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
+from analysis_lib.study.tables import SECONDS
 from analysis_lib.study.todo import Todo, lacking, missing
 
 
@@ -49,7 +50,7 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
     if not compute:
         return _redraw(request, out)
     check_benchmark(request.benchmark, request.tasks)
-    k, weights = look_at_model(request.model, request.window, request.style)
+    k, weights = look_at_model(request.model, request.window, request.style, request.ranges)
     request = replace(request, window=k)
     with Store(out or results_dir(request.model, request.benchmark, k, request.style)) as store:
         store.check(request.fixed() | weights)

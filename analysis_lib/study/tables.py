@@ -31,6 +31,7 @@ COLUMNS = {
     pa.list_(pa.float64()): "p_options",
 }
 TYPES = {column: kind for kind, columns in COLUMNS.items() for column in columns.split()}
+SECONDS = "seconds.csv"  # beside the tables, one line a sweep: measures, samples measured, seconds (not a result)
 EFFECT = "p_base p_knock relative_change margin_base margin_knock p_answer prediction correct"  # of a knockout
 TABLES = {  # columns by table; those before the bar identify a row
     "baseline": "task sample_id | video question options answer answer_text n_tokens n_frames frame_indices prediction "

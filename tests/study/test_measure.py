@@ -8,7 +8,8 @@ from clips import item, write_task
 from conftest import GOLDEN
 from sweeps import sweep
 
-from analysis_lib.study import measure
+from analysis_lib.errors import StudyError
+from analysis_lib.study import measure, runs
 
 
 def test_one_row_for_each_condition(full):
@@ -69,3 +70,10 @@ def test_keywords():
     published = measure.keywords("tvbench:x")
     assert {kind: len(words) for kind, words in published.items()} == {"spatial": 19, "temporal": 13}
     assert set(measure.keywords("embedded")) == {"spatial", "temporal"}
+
+
+def test_ranges_that_leave_the_model_are_refused_before_it_is_loaded(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_load", lambda *_: pytest.fail("a model was loaded"))
+    spans = {"cross_frame": (1, 4), "question_last": (5, 13), "video_question": (2, 8)}
+    with pytest.raises(StudyError, match="question_last=.* must be .* within 1 to 12"):
+        sweep(root, tmp_path, measure="pathway", ranges=spans)

@@ -16,8 +16,8 @@ from sweeps import EDGES, files, sweep
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.study import runs, tables
-from analysis_lib.study.provenance import SECONDS
 from analysis_lib.study.request import MEASURES
+from analysis_lib.study.tables import SECONDS
 
 # ---- dying and going on ----
 

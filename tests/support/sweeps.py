@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from analysis_lib.study import runs
-from analysis_lib.study.provenance import SECONDS
+from analysis_lib.study.tables import SECONDS
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "pllava_tiny"
 EDGES = ("cross-frame", "video->last")
