@@ -1,10 +1,10 @@
 """Questions with their videos, from the embedded benchmark or a published one on disk.
 
-`formats` knows the benchmarks, `sources` reads their files, this module makes questions of the items. The embedded
-benchmark is written to disk in TVBench's layout, so all take one road. An item that cannot be asked becomes a `Skip`
-with its reason instead of an error. A draw of N questions per task depends on the seed and the item's number alone: a
-larger N contains the smaller one, so stored results stay useful when a run grows. Every question carries a hash of what
-was asked and of its clip, which a store compares before it mixes old rows with new ones.
+`formats` knows the benchmarks, `sources` reads their files, this module makes questions of the items; one that cannot
+be asked becomes a `Skip` with its reason. The embedded benchmark is on disk in TVBench's layout, so all take one road.
+A draw of N questions per task depends on the seed and the item's number alone: a larger N contains the smaller one, so
+stored results stay useful when a run grows. Every question carries a hash of what was asked and of its clip, which a
+store compares before it mixes old rows with new ones.
 """
 
 import hashlib
@@ -23,8 +23,7 @@ from analysis_lib.inputs.formats import EMBEDDED, EMBEDDED_TASKS, FORMATS, Forma
 from analysis_lib.inputs.records import LETTERS, Sample, Skip
 from analysis_lib.inputs.sources import Root
 
-# A clip's hash covers its size, first and last 64 KiB: enough to notice another file, cheap for gigabytes.
-EDGE_BYTES = 65_536
+EDGE_BYTES = 65_536  # at either end of a file, in its hash: enough to notice another file, cheap for gigabytes
 
 
 def load_benchmark(
@@ -33,8 +32,7 @@ def load_benchmark(
     """The questions of `spec` ("embedded", or NAME:ROOT of a format), tasks alphabetically, then in file order.
 
     `tasks` None or empty means all; `samples` (None or 0: all) is the number of questions drawn from each task, good
-    and bad alike. A task without a single video is skipped question by question when all tasks are asked for, and
-    refused when it is named.
+    and bad alike. A task without a single video is skipped question by question, and refused when it is named.
 
     Raises StudyError: unknown benchmark or task (the line lists the known ones), folder or file of no use, no video.
     """
@@ -44,12 +42,12 @@ def load_benchmark(
         raise StudyError(f"samples is {samples}; use a positive number per task, or 0 for all")
     found = read_questions(form, root, chosen, samples, seed)
     asked = [f for f in found if isinstance(f, Sample)]
-    absent = {s.task for s in asked} - {s.task for s in asked if s.video.exists()}
-    if absent and (tasks or absent == {s.task for s in asked}):
+    with_video = {s.task for s in asked if s.video.exists()}
+    absent = {s.task for s in asked} - with_video
+    if absent and (tasks or not with_video):
         others = ",".join(task for task in known if task not in absent)
-        fixes = [form.withheld[task] for task in sorted(absent) if task in form.withheld]
-        fixes += filter(None, [sources.packed(root)])
-        fixes.append(f"measure the others with --tasks {others}" if others else "download the videos")
+        go_on = f"measure the others with --tasks {others}" if others else "download the videos"
+        fixes = filter(None, [*map(form.withheld.get, sorted(absent)), sources.packed(root), go_on])
         example = next(s.video for s in asked if s.task in absent)
         raise StudyError(f"no video of {', '.join(sorted(absent))} is there, for example {example}; {'; '.join(fixes)}")
     for i, f in enumerate(found):

@@ -1,15 +1,13 @@
 """Is a download of a benchmark complete and sound? `python -m analysis_lib doctor BENCHMARK:ROOT`.
 
-Questions are read as a sweep reads them and counted against the published ones; every clip is opened by the decoder
-that a sweep uses, and two frames of its span are decoded. So what passes here can be measured, apart from damage in
-frames that were not decoded, which a sweep records as skipped. Videos that a licence keeps off the hub are a note, not
-a problem, because nobody can download them; everything else that a sweep would lose is a problem.
+Questions are read as a sweep reads them and counted against the published ones; two frames of every clip's span are
+decoded as a sweep would. So what passes here can be measured, apart from damage in other frames. Videos that a licence
+keeps off the hub are a note, because nobody can download them; all else that a sweep would lose is a problem.
 """
 
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -38,16 +36,23 @@ class Report:
 
 
 def examine(spec: str) -> Report:
-    """Check a benchmark on disk or in the hub's cache.
-
-    Raises StudyError where nothing can be counted: unknown benchmark, no annotations, a file that cannot be read.
-    """
+    """Check a benchmark on disk or in the hub's cache. StudyError where nothing can be counted."""
     form, root, known = locate(spec)
     found = read_questions(form, root, known)
     report = Report(f"{form.title} in {root.folder}, {_revision(root, form)}", [*form.notes])
     for task in known:
         _examine_task(report, task, [f for f in found if f.task == task], form)
-    _compare(report, form)
+    absent = sorted(set(form.counts) - set(known))
+    if absent:
+        report.problems.append(f"no annotations of {', '.join(absent)}; download them, or measure the others only")
+    extra = sorted(set(known) - set(form.counts)) if form.counts else []
+    if extra:
+        report.notes.append(f"not among the published tasks: {', '.join(extra)}")
+    differ = [task for task in known if report.rows[task]["published"] not in ("", report.rows[task]["questions"])]
+    if differ or (form.total and len(found) != form.total):
+        where = f" (in {', '.join(differ)})" if differ else ""
+        counts = f"{len(found)} questions, {form.total or sum(form.counts.values())} published{where}"
+        report.notes.append(f"{counts}: state the revision with your results")
     lacking = any(row["missing"] for task, row in report.rows.items() if task not in form.withheld)
     if lacking and (fix := sources.packed(root)):
         report.problems.append(f"before another download: {fix}")
@@ -64,15 +69,15 @@ def examine(spec: str) -> Report:
 
 def _revision(root: sources.Root, form: Format) -> str:
     """What is known of a download's version: the hub's commit, and a hash of the annotations (16 digits)."""
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources.annotation_files(root, form)))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources.annotation_files(root, form).values()))
     left = {file.read_text(encoding="utf-8").split("\n")[0] for file in (root.folder / CLIENT).rglob("*.metadata")}
     pinned = {root.folder.name} if root.fence != root.folder.resolve() else left
     commits = f"revision {' and '.join(sorted(pinned))}" if pinned else "revision not recorded in the folder"
     return f"{commits}, annotations {digest.hexdigest()[:16]}"
 
 
-def _examine_task(report: Report, task: str, found: Sequence[Sample | Skip], form: Format) -> None:
-    """Add a task's row, and what is wrong with it."""
+def _examine_task(report: Report, task: str, found: list[Sample | Skip], form: Format) -> None:
+    """Add a task's row, and what is wrong with the task."""
     asked, skips = [f for f in found if isinstance(f, Sample)], [f for f in found if isinstance(f, Skip)]
     clips, missing = {s.clip for s in asked}, sorted({s.clip for s in asked if not s.video.exists()})
     broken = _broken(task, [s for s in asked if s.video.exists()])
@@ -91,7 +96,7 @@ def _examine_task(report: Report, task: str, found: Sequence[Sample | Skip], for
         report.problems.append(f"{task}: questions without start or end, which the published ones have")
 
 
-def _broken(task: str, samples: Sequence[Sample]) -> dict[str, str]:
+def _broken(task: str, samples: list[Sample]) -> dict[str, str]:
     """Reasons why clips cannot be used, by clip. Each span of a clip is tried once."""
     spans = {(s.video, s.start, s.end): s for s in samples}
     broken: dict[str, str] = {}
@@ -101,22 +106,6 @@ def _broken(task: str, samples: Sequence[Sample]) -> dict[str, str]:
         except SampleError as error:
             broken.setdefault(sample.clip, str(error).removeprefix(f"{sample.video}: "))
     return broken
-
-
-def _compare(report: Report, form: Format) -> None:
-    """Compare the tasks and counts with the published ones."""
-    absent = sorted(set(form.counts) - set(report.rows))
-    if absent:
-        report.problems.append(f"no annotations of {', '.join(absent)}; download them, or measure the others only")
-    extra = sorted(set(report.rows) - set(form.counts)) if form.counts else []
-    if extra:
-        report.notes.append(f"not among the published tasks: {', '.join(extra)}")
-    total = sum(row["questions"] for row in report.rows.values())
-    differ = [task for task, row in report.rows.items() if row["published"] not in ("", row["questions"])]
-    if differ or (form.total and total != form.total):
-        published = form.total or sum(form.counts.values())
-        where = f" (in {', '.join(differ)})" if differ else ""
-        report.notes.append(f"{total} questions, {published} published{where}: state the revision with your results")
 
 
 def main(benchmark: str) -> int:

@@ -39,12 +39,7 @@ class Format:
     optional: tuple[str, ...] = ()  # fields that may be absent
     strict: bool = False  # refuse any other field
     wording: str = "options"  # how questions are put (`models.prompts`)
-    complete: Callable[[str, str, str], tuple[str, str]] | None = None  # of `_completion`'s kind
-
-
-def _counts(table: str) -> dict[str, int]:
-    """Published questions of each task, written "task number, task number"."""
-    return {task: int(number) for task, number in map(str.split, table.split(", "))}
+    complete: Callable[..., tuple[str, str]] | None = None  # (task, question, answer): a sentence's start and its end
 
 
 def _youtube(item: Any) -> list[Any]:
@@ -67,10 +62,7 @@ NUMBERS = dict(zip(map(str, range(11)), "zero one two three four five six seven 
 
 
 def _completion(task: str, question: str, answer: str) -> tuple[str, str]:
-    """TVBench's question as a sentence to complete (paper, B.1), and the answer in lower case that completes it.
-
-    Raises SampleError for a task without such a sentence, and for a question or answer that does not fit it.
-    """
+    """TVBench's question as a sentence to complete (paper, B.1), and what completes it. SampleError if none fits."""
     answer = answer.strip().rstrip(".").lower()
     if task == "action_antonym":
         about = next((f" regarding the {name}" for name in OBJECTS if name in answer), "")
@@ -90,10 +82,9 @@ def _completion(task: str, question: str, answer: str) -> tuple[str, str]:
     return f"\nThe {thing[1]} moves to the", sides[0]
 
 
-NTU = (
-    "the videos of Action Antonym are from NTU RGB+D, whose licence keeps them off the hub: ask its owners for them "
-    "and put them into video/action_antonym under the names in the annotations"
-)
+# fmt: off
+NTU = ("the videos of Action Antonym are from NTU RGB+D, whose licence keeps them off the hub: ask its owners for them "
+       "and put them into video/action_antonym under the names in the annotations")
 MVBENCH_TASKS = {  # by the folder below video/ that holds their videos
     "ssv2_video": "action_antonym",
     "perception/videos": "action_count character_order object_shuffle state_change",
@@ -110,15 +101,14 @@ MVBENCH_TASKS = {  # by the folder below video/ that holds their videos
 }
 MVBENCH_FOLDERS = {task: folder for folder, tasks in MVBENCH_TASKS.items() for task in tasks.split()}
 
-# fmt: off
-# One line each, or one group of lines, for the files, the fields, what was published, and notes.
+# Line by line: the files, the fields, what was published, notes.
 FORMATS: dict[str, Format] = {
     "tvbench": Format(
         "TVBench", ("json/*.json",), "video/{task}/{video}",
         options="candidates", bounded=frozenset(("action_localization", "action_sequence")),
-        counts=_counts("action_antonym 320, action_count 536, action_localization 160, action_sequence 528, "
-                       "egocentric_sequence 200, moving_direction 232, object_count 148, object_shuffle 225, "
-                       "scene_transition 185, unexpected_action 120"),
+        counts={"action_antonym": 320, "action_count": 536, "action_localization": 160, "action_sequence": 528,
+                "egocentric_sequence": 200, "moving_direction": 232, "object_count": 148, "object_shuffle": 225,
+                "scene_transition": 185, "unexpected_action": 120},
         withheld={"action_antonym": NTU},
         notes=("licence of TVBench: CC BY 4.0",
                "published counts are the original ones; the hub's copy lost doubled questions of Action Sequence and "
@@ -135,22 +125,20 @@ FORMATS: dict[str, Format] = {
     "tomato": Format(
         "TOMATO", ("data/*.json", "jsons/*.json"), "videos/{demonstration_type}/{key}.mp4",
         answer_kind="index",
-        counts=_counts("count 292, direction 403, rotation 286, shape&trend 223, velocity&frequency 210, "
-                       "visual_cues 70"),
+        counts={"count": 292, "direction": 403, "rotation": 286, "shape&trend": 223, "velocity&frequency": 210,
+                "visual_cues": 70},
         notes=("videos of TOMATO are a download of their own (Drive), linked in its repository",),
     ),
     "longvideobench": Format(
         "LongVideoBench", ("lvb_val.json",), "videos/{video_path}",
         options="candidates", answer="correct_choice", answer_kind="index", task="question_category", identity="id",
         bounds=("", "duration"), rule="stride",
-        total=1337,
-        notes=("subtitles are not used, as in the paper",),
+        total=1337, notes=("subtitles are not used, as in the paper",),
     ),
     "videomme": Format(
         "Video-MME", ("videomme/test-*.parquet",), "data/{youtube_id}", endings=(".mp4", ".avi", ".mov", ".mkv"),
         answer_kind="letter", task="task_type", identity="question_id", expand=_youtube,
-        total=2700,
-        notes=("subtitles are not used, as in the paper",),
+        total=2700, notes=("subtitles are not used, as in the paper",),
     ),
     "vcgbench": Format(
         "VCGBench", ("Benchmarking_QA/*_qa.json",), "Test_Videos/{video_name}", endings=(".mp4", ".mkv"),

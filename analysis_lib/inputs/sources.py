@@ -1,9 +1,9 @@
 """From NAME:ROOT to annotation items and video paths on disk.
 
 ROOT is a folder that holds a benchmark as published, or a hub id with its commit (owner/name@COMMIT), which the hub
-client downloads or finds in its cache. Annotations come from elsewhere and are not trusted: a path in them that is
-absolute, climbs with `..`, or reaches through a link out of the benchmark is refused before anything is read there.
-What is wrong with a whole download ends in one StudyError, what is wrong with one item in a SampleError.
+client downloads or finds in its cache. Annotations are not trusted: a path in them that is absolute, climbs with `..`,
+or reaches through a link out of the benchmark is refused before anything is read there. What is wrong with a whole
+download ends in one StudyError, what is wrong with one item in a SampleError.
 """
 
 import csv
@@ -58,10 +58,7 @@ def find_root(name: str, given: str, form: Format) -> Root:
 
 @lru_cache(maxsize=4)
 def _fetch(name: str, repo: str, revision: str | None, needed: tuple[str, ...]) -> Path:
-    """The files of a data set on the hub that match `needed`, without archives.
-
-    Where they cannot be had, the StudyError says how to get them by hand and where to put them.
-    """
+    """The files of a data set on the hub that match `needed`; the StudyError says how to get them by hand."""
     if not revision or not re.fullmatch(r"[0-9a-f]{40}", revision):
         wanted = f"as a hub id it needs its commit, {name}:{repo}@COMMIT with 40 hex digits"
         raise StudyError(f"there is no folder {repo}{'@' + revision if revision else ''} here; {wanted}")
@@ -91,36 +88,29 @@ def _matches(folder: Path, form: Format) -> list[Path]:
     return sum(found, []) if form.strict else next(filter(None, found), [])
 
 
-def annotation_files(root: Root, form: Format) -> list[Path]:
-    """The annotation files below ROOT, sorted. StudyError if one lies outside, or a single one has rivals."""
+def annotation_files(root: Root, form: Format) -> dict[str, Path]:
+    """The annotation files below ROOT, sorted, by what `*` stands for. StudyError if one lies outside or has rivals."""
     files = _matches(root.folder, form)
     for file in files:
         if not file.resolve().is_relative_to(root.fence):
             raise StudyError(f"{file} is a link that leaves {root.folder}; put the file itself there")
     if form.strict and len(files) > 1:
         raise StudyError(f"{root.folder} holds {', '.join(f.name for f in files)}; keep one file of questions there")
-    return files
-
-
-def _named_files(root: Root, form: Format) -> dict[str, Path]:
-    """The annotation files by what `*` stands for in their names: the task, where each task has a file."""
     before, _, after = form.annotations[0].rpartition("/")[2].partition("*")
-    named = {file.name.removeprefix(before).removesuffix(after): file for file in annotation_files(root, form)}
-    return {name: file for name, file in named.items() if name in (form.folders or named)}
+    return {file.name.removeprefix(before).removesuffix(after): file for file in files}
 
 
 def task_names(root: Root, form: Format) -> list[str]:
     """The tasks of a download, sorted (the published order)."""
-    return sorted(read_items(root, form) if form.task else _named_files(root, form))
+    if form.task:
+        return sorted(read_items(root, form))
+    return sorted(name for name in annotation_files(root, form) if name in form.folders or not form.folders)
 
 
 def read_items(root: Root, form: Format, tasks: Collection[str] | None = None) -> dict[str, list[Any]]:
-    """The items of each task in file order, those that hold several questions taken apart.
-
-    Raises StudyError for a file that cannot be read, that lacks a field in all its items, or that repeats an id.
-    """
+    """The questions of each task in file order. StudyError for a file of no use, or that repeats an id."""
     found: dict[str, list[Any]] = {}
-    for name, file in _named_files(root, form).items():
+    for name, file in annotation_files(root, form).items():
         if form.task or tasks is None or name in tasks:
             for number, item in enumerate(_read(file, form), 1):
                 found.setdefault(_task_field(file, number, item, form) if form.task else name, []).append(item)

@@ -1,11 +1,10 @@
 """From a video file to the frames that the model sees.
 
-The sampling rule is part of an experiment, so it lives here and nowhere else: frame indices are computed by the
-published rule of the benchmark (PLLaVA/MVBench: the middle of each of T equal segments, rounded half to even;
-LongVideoBench: every n-th frame from the first), decord reads exactly these frames, and the indices, times and a hash
-of the pixels travel with them. A clip that cannot give as many different frames as were asked for is refused: repeated
-frames would quietly change a question about time. So is a file that is shorter than its own container announces,
-because a decoder samples such a file as if it were a shorter video.
+The sampling rule is part of an experiment, so it lives here alone: frame indices are computed by the published rule of
+the benchmark (PLLaVA/MVBench: the middle of each of T equal segments, rounded half to even; LongVideoBench: every n-th
+frame from the first), decord reads exactly these frames, and indices, times and a hash of the pixels travel with them.
+A clip without as many different frames as were asked for is refused: repeated frames would quietly change a question
+about time. So is a file shorter than its own container announces: a decoder samples it as if it were a shorter video.
 """
 
 import hashlib
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from analysis_lib.errors import SampleError
 from analysis_lib.inputs.records import Clip
@@ -56,13 +56,12 @@ def sample_indices(
     return tuple(int(first + segment / 2 + round(segment * i)) for i in range(num_frames))
 
 
-def _strided(n_in_video: int, num_frames: int, fps: float, duration: float) -> tuple[int, ...]:
+def _strided(n: int, num_frames: int, fps: float, duration: float) -> tuple[int, ...]:
     if int(duration) < num_frames:  # the published rule takes at most one frame a second, and repeats the last one
         raise SampleError(f"{duration} s give {int(duration)} frames, fewer than the {num_frames} that the model takes")
     stride = int(int(duration * fps) / num_frames)
-    if stride * (num_frames - 1) >= n_in_video:
-        few = f"the video holds {n_in_video} frames, fewer than its annotated"
-        raise SampleError(f"{few} {duration} s at {fps} a second")
+    if stride * (num_frames - 1) >= n:
+        raise SampleError(f"the video holds {n} frames, fewer than its annotated {duration} s at {fps} a second")
     return tuple(stride * i for i in range(num_frames))
 
 
@@ -116,13 +115,11 @@ def _unpadded(picture: np.ndarray) -> np.ndarray:
 
 
 def _from_folder(path: Path, num_frames: int, **span: Any) -> tuple[np.ndarray, tuple[int, ...], float]:
-    from PIL import Image
-
-    files = sorted((f for f in path.iterdir() if f.suffix.lower() in PICTURES), key=_natural_order)
+    files = [f for f in path.iterdir() if f.suffix.lower() in PICTURES]
+    files.sort(key=lambda f: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", f.name)])  # 10.png after 9.png
     if not files:
         raise SampleError(f"the folder holds no pictures ({', '.join(PICTURES)})")
-    number = re.search(r"(\d+)$", files[0].stem)
-    first = min(1, int(number[1])) if number else 0
+    first = min(1, int(re.search(r"\d*$", files[0].stem)[0] or 0))  # of frame_00.png or 00001.jpg
     indices = sample_indices(len(files), num_frames, fps=FOLDER_FPS, first_number=first, **span)
     frames = []
     for file in (files[i] for i in indices):
@@ -135,10 +132,6 @@ def _from_folder(path: Path, num_frames: int, **span: Any) -> tuple[np.ndarray, 
     if len({f.shape for f in frames}) > 1:
         raise SampleError("the pictures of this folder have different sizes")
     return np.stack(frames), indices, FOLDER_FPS
-
-
-def _natural_order(file: Path) -> list[int | str]:
-    return [int(piece) if piece.isdigit() else piece for piece in re.split(r"(\d+)", file.name)]
 
 
 def _check_file(path: Path) -> None:
@@ -162,11 +155,8 @@ def _check_file(path: Path) -> None:
         raise SampleError(f"truncated: the container announces {announced} bytes, the file holds {size}")
 
 
-# How long a file must be by its own container, in bytes; 0 if it does not say.
-
-
 def _mp4_size(file: BinaryIO, size: int) -> int:
-    """Follow the top-level boxes; the end of the last one is the length announced."""
+    """The length announced: the end of the last top-level box."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
@@ -181,7 +171,7 @@ def _mp4_size(file: BinaryIO, size: int) -> int:
 
 
 def _matroska_size(file: BinaryIO) -> int:
-    """The end of the second element, the Segment, which holds everything after the header."""
+    """The length announced: the end of the Segment, which holds everything after the header; 0 if unknown."""
     end = length = unknown = 0
     for name in (EBML, b"\x18S\x80g"):
         file.seek(end)
