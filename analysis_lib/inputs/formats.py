@@ -24,7 +24,7 @@ class Format:
     options: str = "options"  # "": open-ended questions
     answer: str = "answer"
     answer_kind: str = "text"  # or "index" (0-based), "letter" (options are written "A. text"), "either" text or letter
-    task: str = ""
+    task: str = ""  # the field that names an item's task
     identity: str = ""  # the field that must not repeat
     bounds: tuple[str, str] = ("start", "end")  # in seconds
     bounded: frozenset[str] | None = None  # the tasks in which bounds count; None: in all

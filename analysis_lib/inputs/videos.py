@@ -116,7 +116,7 @@ def _unpadded(picture: np.ndarray) -> np.ndarray:
 
 def _from_folder(path: Path, num_frames: int, **span: Any) -> tuple[np.ndarray, tuple[int, ...], float]:
     files = [f for f in path.iterdir() if f.suffix.lower() in PICTURES]
-    files.sort(key=lambda f: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", f.name)])  # 10.png after 9.png
+    files.sort(key=lambda f: [int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", f.name)])  # 10.png after 9.png
     if not files:
         raise SampleError(f"the folder holds no pictures ({', '.join(PICTURES)})")
     first = min(1, int(re.search(r"\d*$", files[0].stem)[0] or 0))  # of frame_00.png or 00001.jpg
