@@ -10,18 +10,14 @@ LETTERS = "ABCDEFGH"  # of the options, in order
 
 @dataclass(frozen=True)
 class Question:
-    """What a prompt needs to know of a question.
-
-    `answer` is the 0-based index of the right option. An open-ended question has no options, `reference` is its
-    published answer; `wording` and `stem` say how it is put (`models.prompts`).
-    """
+    """What a prompt needs to know of a question."""
 
     question: str
-    options: tuple[str, ...] = ()
-    answer: int = 0
-    reference: str = ""
-    wording: str = "options"
-    stem: str = ""
+    options: tuple[str, ...] = ()  # none: the question is open-ended
+    answer: int = 0  # 0-based index of the right option
+    reference: str = ""  # the published answer of an open-ended question
+    wording: str = "options"  # how the question is put (`models.prompts`)
+    stem: str = ""  # the start of a sentence to complete
 
     @property
     def letter(self) -> str:
@@ -36,21 +32,16 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Question):
-    """A question about a clip of a benchmark.
-
-    `video` is the clip's place on disk, `clip` its name inside the benchmark (the unit of the bootstrap); `start` and
-    `end` are in seconds. `sha256` identifies question and clip (16 digits), `rule` is the benchmark's sampling rule
-    (`videos.sample_indices`).
-    """
+    """A question about a clip of a benchmark."""
 
     task: str
     sample_id: str
-    video: Path
-    start: float | None = None
+    video: Path  # on disk
+    start: float | None = None  # seconds, as `end`
     end: float | None = None
-    clip: str = ""
-    sha256: str = ""
-    rule: str = "middle"
+    clip: str = ""  # the video's name inside the benchmark, the unit of the bootstrap
+    sha256: str = ""  # identifies question and clip (16 digits)
+    rule: str = "middle"  # of sampling (`videos.sample_indices`)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """From NAME:ROOT to annotation items and video paths on disk.
 
 ROOT is a folder that holds a benchmark as published, or a hub id with its commit (owner/name@COMMIT), which the hub
-client downloads or finds in its cache. Annotations come from elsewhere and are not trusted: a path in them that is
-absolute, climbs with `..`, or reaches through a link out of the benchmark is refused before anything is read there.
-What is wrong with a whole download ends in one StudyError, what is wrong with one item in a SampleError.
+client downloads or finds in its cache. Annotations are not trusted: a path in them that is absolute, climbs with `..`,
+or reaches through a link out of the benchmark is refused before anything is read there. What is wrong with a whole
+download ends in one StudyError, what is wrong with one item in a SampleError.
 """
-
-from __future__ import annotations
 
 import csv
 import io
@@ -14,17 +12,17 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.formats import Format
-from analysis_lib.inputs.hub import ARCHIVES, fetch
 
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@(\w+))?")
+ARCHIVES = ("*.zip", "*.tar", "*.tar.*")
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ def find_root(name: str, given: str, form: Format) -> Root:
     if not given:
         raise StudyError(f"the benchmark {name} needs its folder: {name}:ROOT, where ROOT holds {where}")
     folder, hub = Path(given).expanduser(), HUB_ID.fullmatch(given)
-    if not folder.exists() and hub:
-        snapshot = fetch(name, *hub.groups(), form)
+    if hub and not folder.exists():
+        snapshot = _fetch(name, *hub.groups(), (*form.annotations, f"{form.videos.partition('/')[0]}/*"))
         root = Root(snapshot, snapshot.resolve().parent.parent)  # its files are links into the cache of this set
         if not annotation_files(root, form):
             raise StudyError(f"{given} holds no {where}; is it a copy of {form.title} as published?")
@@ -51,93 +49,37 @@ def find_root(name: str, given: str, form: Format) -> Root:
         raise StudyError(f"there is no folder {folder}; {name}:ROOT needs ROOT/{where}")
     root = Root(folder.resolve(), folder.resolve())
     if not annotation_files(root, form):
-        near = [other for other in [*_subfolders(folder), folder.resolve().parent] if _matches(other, form)]
-        fix = f", but {near[0]} does: use {name}:{near[0]}" if near else f"; {name}:ROOT needs ROOT/{where}"
+        others = [*sorted(child for child in folder.iterdir() if child.is_dir()), root.folder.parent]
+        near = next((other for other in others if _matches(other, form)), None)
+        fix = f", but {near} does: use {name}:{near}" if near else f"; {name}:ROOT needs ROOT/{where}"
         raise StudyError(f"{folder} holds no {where}{fix}")
     return root
 
 
-def annotation_files(root: Root, form: Format) -> list[Path]:
-    """The annotation files below ROOT, sorted. StudyError if one lies outside, or a single one has rivals."""
-    files = _matches(root.folder, form)
-    for file in files:
-        if not file.resolve().is_relative_to(root.fence):
-            raise StudyError(f"{file} is a link that leaves {root.folder}; put the file itself there")
-    if form.strict and len(files) > 1:
-        raise StudyError(f"{root.folder} holds {', '.join(f.name for f in files)}; keep one file of questions there")
-    return files
+@lru_cache(maxsize=4)
+def _fetch(name: str, repo: str, revision: str | None, needed: tuple[str, ...]) -> Path:
+    """The files of a data set on the hub that match `needed`; the StudyError says how to get them by hand."""
+    if not revision or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        wanted = f"as a hub id it needs its commit, {name}:{repo}@COMMIT with 40 hex digits"
+        raise StudyError(f"there is no folder {repo}{'@' + revision if revision else ''} here; {wanted}")
+    import huggingface_hub  # heavy
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+    from huggingface_hub.utils import logging
 
-
-def task_names(root: Root, form: Format) -> list[str]:
-    """The tasks of a download, sorted (the published order)."""
-    if form.task:
-        return sorted(read_items(root, form))
-    return sorted(task for task in map(_task_of(form), annotation_files(root, form)) if _is_placed(task, form))
-
-
-def read_items(root: Root, form: Format, tasks: Collection[str] | None = None) -> dict[str, list[Any]]:
-    """The items of each task in file order, those that hold several questions taken apart.
-
-    Raises StudyError for a file that cannot be read, that lacks a field in all its items, or that repeats an id.
-    """
-    found: dict[str, list[Any]] = {}
-    for file in annotation_files(root, form):
-        task = _task_of(form)(file)
-        if not form.task and (not _is_placed(task, form) or (tasks is not None and task not in tasks)):
-            continue
-        items = [question for item in _read(file, form) for question in form.expand(item)]
-        _check_fields(file, items, form)
-        for number, item in enumerate(items, 1):
-            found.setdefault(_task_field(file, number, item, form) if form.task else task, []).append(item)
-    return found if tasks is None else {task: items for task, items in found.items() if task in tasks}
-
-
-def fields_of(form: Format) -> set[str]:
-    """The fields without which no question can be made."""
-    named = {name for _, name, _, _ in Formatter().parse(form.videos) if name} - {"task", "folder"}
-    return named | {name for name in (form.question, form.options, form.answer, form.task) if name} - {*form.optional}
-
-
-def video_of(root: Root, form: Format, task: str, item: Any) -> tuple[Path, str]:
-    """Where an item's video is to be, and its name inside the benchmark. SampleError if the path is refused."""
-    named = [name for _, name, _, _ in Formatter().parse(form.videos) if name not in (None, "task", "folder")]
-    values = {name: text_of(item, name) for name in named}
-    for value in values.values():
-        if value.startswith(("/", "\\", "~")) or re.match(r"\w:[\\/]", value) or ".." in re.split(r"[\\/]", value):
-            raise SampleError(f"the path {value!r} leaves the benchmark's folder; nothing outside of it is read")
-    inside = form.videos.format(task=task, folder=form.folders.get(task, ""), **values)
-    path = root.folder / inside
-    ended = [path.with_name(path.name + ending) for ending in form.endings] or [path]
-    path = next((candidate for candidate in ended if os.path.exists(candidate)), ended[0])  # False for any bad name
-    _check_links(root, path, inside)
-    return path, inside.partition("/")[2]
-
-
-def text_of(item: Any, key: str) -> str:
-    """A field that must hold text."""
-    value = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(value, str) or not value.strip():
-        raise SampleError(f"the item has no {key}" if not value else f"the item's {key} is not text")
-    return value
-
-
-def packed(root: Root) -> str:
-    """Where missing videos may be packed, and what to do; empty if there is no sign of it."""
-    if root.fence != root.folder.resolve():
-        return "the hub may hold the videos in archives: `hf download` them into a folder, unpack, and use that folder"
-    found = sorted(str(f.relative_to(root.folder)) for kind in ARCHIVES for f in root.folder.rglob(kind))
-    return f"unpack {', '.join(found[:3])}{' and others' if len(found) > 3 else ''}" if found else ""
-
-
-def _check_links(root: Root, path: Path, inside: str) -> None:
-    """Refuse a video, or a picture in a folder of frames, that lies outside of the benchmark."""
+    logging.set_verbosity_error()  # lines about retries would drown the one that matters
+    print(f"looking for {repo} at {revision} in the cache and on the hub", flush=True)
+    by_hand = f"`hf download {repo} --repo-type dataset --revision {revision} --local-dir ROOT`"
+    by_hand = f"on a machine with access {by_hand} (needed: {', '.join(needed)}), unpack, then use {name}:ROOT"
+    patterns = {"allow_patterns": needed, "ignore_patterns": list(ARCHIVES)}
     try:
-        files = [path, *(path.iterdir() if path.is_dir() else ())]
-        left = any(not file.resolve().is_relative_to(root.fence) for file in files)
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that no file can have
-        raise SampleError(f"the path {inside!r} cannot be followed") from error
-    if left:
-        raise SampleError(f"{inside} is a link that leaves the benchmark's folder; nothing outside of it is read")
+        return Path(huggingface_hub.snapshot_download(repo, repo_type="dataset", revision=revision, **patterns))
+    except GatedRepoError as error:
+        page = f"https://huggingface.co/datasets/{repo}"
+        raise StudyError(f"{repo} is gated: accept its terms on {page}, then `hf auth login`; or {by_hand}") from error
+    except LocalEntryNotFoundError as error:
+        raise StudyError(f"{repo} is not in the hub's cache and the hub cannot be reached: {by_hand}") from error
+    except Exception as error:  # the client raises many kinds, also from the network libraries under it
+        raise StudyError(f"{repo} cannot be downloaded ({type(error).__name__}): {by_hand}") from error
 
 
 def _matches(folder: Path, form: Format) -> list[Path]:
@@ -146,18 +88,33 @@ def _matches(folder: Path, form: Format) -> list[Path]:
     return sum(found, []) if form.strict else next(filter(None, found), [])
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir())
-
-
-def _task_of(form: Format) -> Callable[[Path], str]:
-    """A function that gives the part of an annotation file's name for which `*` stands."""
+def annotation_files(root: Root, form: Format) -> dict[str, Path]:
+    """The annotation files below ROOT, sorted, by what `*` stands for. StudyError if one lies outside or has rivals."""
+    files = _matches(root.folder, form)
+    for file in files:
+        if not file.resolve().is_relative_to(root.fence):
+            raise StudyError(f"{file} is a link that leaves {root.folder}; put the file itself there")
+    if form.strict and len(files) > 1:
+        raise StudyError(f"{root.folder} holds {', '.join(f.name for f in files)}; keep one file of questions there")
     before, _, after = form.annotations[0].rpartition("/")[2].partition("*")
-    return lambda file: file.name.removeprefix(before).removesuffix(after)
+    return {file.name.removeprefix(before).removesuffix(after): file for file in files}
 
 
-def _is_placed(task: str, form: Format) -> bool:
-    return not form.folders or task in form.folders
+def task_names(root: Root, form: Format) -> list[str]:
+    """The tasks of a download, sorted (the published order)."""
+    if form.task:
+        return sorted(read_items(root, form))
+    return sorted(name for name in annotation_files(root, form) if name in form.folders or not form.folders)
+
+
+def read_items(root: Root, form: Format, tasks: Collection[str] | None = None) -> dict[str, list[Any]]:
+    """The questions of each task in file order. StudyError for a file of no use, or that repeats an id."""
+    found: dict[str, list[Any]] = {}
+    for name, file in annotation_files(root, form).items():
+        if form.task or tasks is None or name in tasks:
+            for number, item in enumerate(_read(file, form), 1):
+                found.setdefault(_task_field(file, number, item, form) if form.task else name, []).append(item)
+    return {task: items for task, items in found.items() if tasks is None or task in tasks}
 
 
 def _task_field(file: Path, number: int, item: Any, form: Format) -> str:
@@ -171,7 +128,7 @@ def _task_field(file: Path, number: int, item: Any, form: Format) -> str:
 
 
 def _read(file: Path, form: Format) -> list[Any]:
-    """The items of one file: a list, or a JSON object that maps ids to items."""
+    """The questions of one file, which holds a list of items, or a JSON object that maps ids to items."""
     try:
         items = _parse(file)
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
@@ -186,10 +143,22 @@ def _read(file: Path, form: Format) -> list[Any]:
     twice = [name for name, count in ids.items() if count > 1]
     if twice:
         raise StudyError(f"{file} holds the {form.identity} {twice[0]!r} twice; download it again, or remove one")
-    return items
+    questions = [question for item in items for question in form.expand(item)]
+    dicts = [item for item in questions if isinstance(item, dict)]
+    held, needed = set().union(*dicts), fields_of(form)
+    known = needed | {*form.optional}
+    if dicts and needed - held:
+        lacks = ", ".join(sorted(needed - held))
+        raise StudyError(f"{file}: no item has {lacks}; the fields there are {', '.join(sorted(held))}")
+    if form.strict and held - known:
+        unknown = ", ".join(sorted(held - known))
+        raise StudyError(f"{file}: unknown fields {unknown}; known: {', '.join(sorted(known))}")
+    return questions
 
 
 def _parse(file: Path) -> Any:
+    if not file.is_file():  # a pipe would block for ever
+        raise OSError("not a file")
     if file.suffix == ".parquet":
         import pyarrow.parquet  # heavy
 
@@ -220,14 +189,47 @@ def _csv_item(row: dict[str, Any]) -> dict[str, Any]:
     return item | ({"options": split} if options else {})
 
 
-def _check_fields(file: Path, items: list[Any], form: Format) -> None:
-    dicts = [item for item in items if isinstance(item, dict)]
-    held = {key for item in dicts for key in item}
-    needed = fields_of(form)
-    if dicts and needed - held:
-        lacks = ", ".join(sorted(needed - held))
-        raise StudyError(f"{file}: no item has {lacks}; the fields there are {', '.join(sorted(held))}")
-    unknown = sorted(held - needed - {*form.optional}) if form.strict else []
-    if unknown:
-        known = ", ".join(sorted({*needed, *form.optional}))
-        raise StudyError(f"{file}: unknown fields {', '.join(unknown)}; known: {known}")
+def fields_of(form: Format) -> set[str]:
+    """The fields without which no question can be made."""
+    return {*_path_fields(form), form.question, form.options, form.answer, form.task} - {"", *form.optional}
+
+
+def _path_fields(form: Format) -> list[str]:
+    """The item's fields in the path of its video."""
+    return [name for name in re.findall(r"{(\w+)}", form.videos) if name not in ("task", "folder")]
+
+
+def video_of(root: Root, form: Format, task: str, item: Any) -> tuple[Path, str]:
+    """Where an item's video is to be, and its name inside the benchmark. SampleError if the path is refused."""
+    values = {name: text_of(item, name) for name in _path_fields(form)}
+    for value in values.values():
+        if value.startswith(("/", "\\", "~")) or re.match(r"\w:[\\/]", value) or ".." in re.split(r"[\\/]", value):
+            raise SampleError(f"the path {value!r} leaves the benchmark's folder; nothing outside of it is read")
+    inside = form.videos.format(task=task, folder=form.folders.get(task, ""), **values)
+    path = root.folder / inside
+    ended = [path.with_name(path.name + ending) for ending in form.endings] or [path]
+    path = next((candidate for candidate in ended if os.path.exists(candidate)), ended[0])  # False for any bad name
+    try:
+        files = [path, *(path.iterdir() if path.is_dir() else ())]  # or the pictures in a folder of frames
+        left = any(not file.resolve().is_relative_to(root.fence) for file in files)
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that no file can have
+        raise SampleError(f"the path {inside!r} cannot be followed") from error
+    if left:
+        raise SampleError(f"{inside} is a link that leaves the benchmark's folder; nothing outside of it is read")
+    return path, inside.partition("/")[2]
+
+
+def text_of(item: Any, key: str) -> str:
+    """A field that must hold text."""
+    value = item.get(key) if isinstance(item, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise SampleError(f"the item has no {key}" if not value else f"the item's {key} is not text")
+    return value
+
+
+def packed(root: Root) -> str:
+    """Where missing videos may be packed, and what to do; empty if there is no sign of it."""
+    if root.fence != root.folder.resolve():
+        return "the hub may hold the videos in archives: `hf download` them into a folder, unpack, and use that folder"
+    found = sorted(str(f.relative_to(root.folder)) for kind in ARCHIVES for f in root.folder.rglob(kind))
+    return f"unpack {', '.join(found[:3])}{' and others' if len(found) > 3 else ''}" if found else ""

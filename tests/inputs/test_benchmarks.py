@@ -48,6 +48,7 @@ BAD = {
     "no list of candidates": item("x.mp4") | {"candidates": None},
     "no video": item("x.mp4") | {"video": ""},
     "not a time": item("x.mp4", start="soon"),
+    "not a time in seconds": item("x.mp4", end=10**400),
 }
 
 

@@ -105,6 +105,8 @@ def test_open_ended_and_unread_fields_are_noted(tmp_path, capsys):
     assert code == 0 and "--measure response follows the verbs" in out
     _, out, _ = run(capsys, f"tomato:{write_tomato(tmp_path / 't')}")
     assert "note: fields that nothing reads: motion_type, note, variation, video_source_url" in out
+    _, out, _ = run(capsys, f"folder:{WRITERS['folder'](tmp_path / 'f')}")
+    assert "nothing reads" not in out  # its fields that may be absent are read where they are there
 
 
 def test_the_embedded_benchmark_has_no_notes_of_tvbench(tmp_path, monkeypatch, capsys):

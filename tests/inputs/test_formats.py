@@ -119,6 +119,11 @@ def test_the_stride_rule_refuses_what_would_repeat_or_leave_frames(frames, durat
         sample_indices(frames, 8, fps=25.0, end=duration, rule="stride")
 
 
+def test_the_stride_rule_needs_a_frame_rate():
+    with pytest.raises(SampleError, match="states no frame rate"):
+        sample_indices(100, 8, fps=0.0, rule="stride")
+
+
 def test_open_ended_questions_have_no_options(roots, loaded):
     first, second = loaded["vcgbench"][:2]
     assert (first.question, second.question) == ("What is it?", "Which is it?")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 
 import huggingface_hub
 import pytest
@@ -10,9 +11,10 @@ from clips import item, write_clip, write_task
 from huggingface_hub import constants, errors
 from published import write_csv, write_json, write_longvideobench, write_tomato, write_tvbench, write_videomme
 
-from analysis_lib.errors import StudyError
-from analysis_lib.inputs import doctor, hub
+from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.inputs import doctor, sources
 from analysis_lib.inputs.benchmarks import check_benchmark, load_benchmark
+from analysis_lib.inputs.videos import load_clip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -171,6 +173,42 @@ def test_half_an_annotation_file(name, tmp_path):
     assert f"{name} cannot be read as" in line and "download it again" in line
 
 
+@pytest.fixture
+def impatient():
+    """Whoever waits for a pipe is woken after five seconds, with an error."""
+
+    def wake(*_: object):
+        raise AssertionError("waited for a pipe")
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_pipe_in_the_place_of_a_video_or_picture_is_not_waited_for(tmp_path, impatient):
+    write_task(tmp_path, "t", [item("good.mp4")])
+    write_json(tmp_path / "json/t.json", [item("good.mp4"), item("pipe.mp4"), item("frames")])
+    (_, missing, _), _ = load_benchmark(f"tvbench:{tmp_path}")
+    (tmp_path / "video/t/frames").mkdir()
+    for name in ("pipe.mp4", "frames/0.png"):
+        os.mkfifo(tmp_path / "video/t" / name)
+    (_, pipe, frames), skips = load_benchmark(f"tvbench:{tmp_path}")
+    assert not skips and pipe == missing  # the same hash: there is no file
+    with pytest.raises(SampleError, match="pipe.mp4: no such video file"):
+        load_clip(pipe.video, 8)
+    with pytest.raises(SampleError, match="the picture 0.png cannot be read"):
+        load_clip(frames.video, 1)
+    assert doctor.examine(f"tvbench:{tmp_path}").rows["t"]["broken"] == 2
+
+
+def test_a_pipe_in_the_place_of_annotations_is_refused(tmp_path, impatient):
+    (tmp_path / "json").mkdir()
+    os.mkfifo(tmp_path / "json/t.json")
+    assert "t.json cannot be read as JSON (not a file)" in refused(f"tvbench:{tmp_path}")
+
+
 # ---- the hub ----
 
 
@@ -187,7 +225,7 @@ def hub_cache(tmp_path, monkeypatch):
         link.symlink_to(os.path.relpath(blob, link.parent))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    hub._snapshot.cache_clear()
+    sources._fetch.cache_clear()
 
 
 def test_a_pinned_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
@@ -224,7 +262,7 @@ def test_a_gated_set_names_its_page(monkeypatch):
         raise errors.GatedRepoError("403", response=httpx.Response(403, request=request))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
-    hub._snapshot.cache_clear()
+    sources._fetch.cache_clear()
     line = refused(f"longvideobench:o/n@{COMMIT}")
     assert "o/n is gated: accept its terms on https://huggingface.co/datasets/o/n" in line
     assert "needed: lvb_val.json, videos/*" in line

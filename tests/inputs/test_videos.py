@@ -77,6 +77,13 @@ def test_folder_of_frames_in_natural_order(tmp_path):
     assert load_clip(tmp_path, 4).indices == sample_indices(11, 4, fps=3)
 
 
+def test_a_picture_named_with_a_raised_digit_has_its_place(tmp_path):
+    for name in ("²2.png", "²10.png"):
+        Image.fromarray(pictures(1, seed=len(name))[0]).save(tmp_path / name)
+    clip = load_clip(tmp_path, 2)
+    assert np.array_equal(clip.frames[1], pictures(1, seed=len("²10.png"))[0])
+
+
 def test_missing(tmp_path):
     with pytest.raises(SampleError, match="no such video"):
         load_clip(tmp_path / "none.mp4", 8)
