@@ -10,17 +10,17 @@ Times are medians over repeats, taken in turns. LLaVA-NeXT-7B's shape is counted
 is a GPU.
 """
 
-from __future__ import annotations
-
 import copy
 import platform
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 import pandas as pd
 import torch
+from transformers import AutoModelForImageTextToText
 
 from analysis_lib import paths
 from analysis_lib.figures import bars as charts
@@ -47,41 +47,38 @@ OPTIONS = ("grows", "shrinks", "jumps", "blinks", "swells", "flashes", "rises", 
 SHAPES = [(512, 8, 16, 8, 3, 4), *((256, 4, 12, frames, 3, 4) for frames in (8, 16, 32, 64))]
 SHAPES += [(256, 4, layers, 8, 3, 4) for layers in (6, 24)] + [(256, 4, 12, 8, 3, options) for options in (2, 8)]
 LARGE = (4096, 32, 32, 8, 12, 4)  # LLaVA-NeXT-7B: 1152 video tokens
+ALT = (
+    "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by frames and procedure. "
+    "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
+)
 KEY = ["model", "layers", "frames", "options", "threads", "edge_sets"]
 
 
 def random_model(base: VideoLLM, width: int, heads: int, layers: int) -> VideoLLM:
     """The embedded model's vision tower and tokenizer with a random decoder of another size."""
     config = copy.deepcopy(base.hf.config)
-    _resize(config.text_config, width, heads, layers, 3 * width)
-    return _built(base, config, f"random-{width}x{layers}", base.device)
+    config.text_config.update(_shape(width, heads, layers, 3 * width))
+    return _built(base, config, f"random-{width}x{layers}", base.device, torch.float32)
 
 
 def large_model(base: VideoLLM, device: torch.device) -> VideoLLM:
     """A random model of LLaVA-NeXT-7B's size with a CLIP-L tower, in bfloat16; on "meta" it has no weights."""
     config = copy.deepcopy(base.hf.config)
-    _resize(config.text_config, *LARGE[:3], 11008)
-    config.text_config.vocab_size = 32064
-    _resize(config.vision_config, 1024, 16, 24, 4096)
-    config.vision_config.image_size, config.vision_config.patch_size = 336, 14
+    config.text_config.update(_shape(*LARGE[:3], 11008) | {"vocab_size": 32064})
+    config.vision_config.update(_shape(1024, 16, 24, 4096) | {"image_size": 336, "patch_size": 14})
     return _built(base, config, "LLaVA-NeXT-7B shape", device, torch.bfloat16)
 
 
-def _resize(config: Any, width: int, heads: int, layers: int, inner: int) -> None:
-    config.hidden_size, config.intermediate_size, config.num_hidden_layers = width, inner, layers
-    config.num_attention_heads = config.num_key_value_heads = heads
-    config.head_dim = width // heads
+def _shape(width: int, heads: int, layers: int, inner: int) -> dict[str, int]:
+    sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "head_dim": width // heads}
+    return sizes | {"num_attention_heads": heads, "num_key_value_heads": heads}
 
 
-def _built(base: VideoLLM, config: Any, name: str, device: torch.device, dtype: Any = torch.float32) -> VideoLLM:
-    from transformers import LlavaForConditionalGeneration
-
-    for part in (config, config.text_config, config.vision_config):
-        part.dtype = dtype
+def _built(base: VideoLLM, config: Any, name: str, device: torch.device, dtype: torch.dtype) -> VideoLLM:
     torch.manual_seed(0)
     with device:
-        hf = LlavaForConditionalGeneration(config).to(dtype).eval().requires_grad_(False)
-    return VideoLLM(**{**vars(base), "name": name, "hf": hf, "device": device, "dtype": dtype, "_head32": None})
+        hf = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval().requires_grad_(False)
+    return replace(base, name=name, hf=hf, device=device, dtype=dtype, _head32=None)
 
 
 def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs:
@@ -101,86 +98,80 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict
 
     `repeats` 0 counts operations and times nothing (see `count_operations`).
     """
-    depth, rows, runs = len(decoder_layers(vlm)), [], []
-
-    def add(label: str, procedure: str, n: int, run: Callable[[], Any], times: int = 1) -> None:
-        rows.append({"edge_sets": label, "procedure": procedure, "conditions": n})
-        runs.append((run, times))
-
-    def clean() -> None:
-        inputs.calls = None
-        exact.record(vlm, inputs)
+    depth = len(decoder_layers(vlm))
 
     def receipt() -> None:
         vlm.noops.clear()  # it is kept per prompt
         mask = {depth: torch.from_numpy(blocked_edges("video->last", inputs.roles)).to(vlm.device)[None, None]}
         measure(vlm, inputs, mask, torch.zeros(1, device=vlm.device))
 
-    add("clean pass", "exact", 1, clean)
+    # edge sets, procedure, conditions, what to run, and how often
+    runs = [("clean pass", "exact", 1, _afresh(inputs, lambda: exact.record(vlm, inputs)), 1)]
     for label, names in CLASSES.items():
         conditions = _conditions(vlm, inputs, names)
         n = len(conditions)
-        add(label, "exact", n, _sweep(vlm, inputs, "exact", conditions))
         # Complete passes do not differ in what they compute, so one is enough to count.
         some, times = (conditions, 1) if repeats else (conditions[:1], n)
-        add(label, "full", n, _sweep(vlm, inputs, "full", some), times)
-        add(label, "published", n, lambda: _published_forward(vlm, inputs), n)
-    add("all", "exact", len(EDGE_SETS) * depth, sweep_alone(vlm, inputs))
+        runs += [
+            (label, "exact", n, _sweep(vlm, inputs, "exact", conditions), 1),
+            (label, "full", n, _sweep(vlm, inputs, "full", some), times),
+            (label, "published", n, lambda: _published_forward(vlm, inputs), n),
+        ]
+    runs.append(("all", "exact", len(EDGE_SETS) * depth, sweep_alone(vlm, inputs), 1))
     if repeats:
-        add("receipt", "both", 1, receipt)
-    rows = [row | cost for row, cost in zip(rows, costs(runs, repeats), strict=True)]
-    complete = pd.DataFrame(rows).query("procedure in ['full', 'published']")  # passes that share nothing
-    rows += complete.groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index().to_dict("records")
+        runs.append(("receipt", "both", 1, receipt, 1))
+    table = pd.DataFrame([run[:3] for run in runs], columns=["edge_sets", "procedure", "conditions"])
+    table = table.join(costs([run[3:] for run in runs], repeats))
+    complete = table.query("procedure in ['full', 'published']")  # passes that share nothing
+    total = complete.groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index()
     shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max())}
     shape |= {"positions": inputs.n, "options": len(inputs.letter_ids), "threads": torch.get_num_threads()}
-    return [shape | row for row in rows]
+    return [shape | row for row in pd.concat([table, total]).to_dict("records")]
 
 
+NO_NUMBERS = mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
+
+
+@NO_NUMBERS  # it looks at positions
 def count_operations(vlm: VideoLLM, inputs: Inputs) -> list[dict[str, Any]]:
     """The same rows for a model on "meta", which has shapes but no numbers."""
-    with _without_numbers():
-        return sweep_costs(vlm, inputs, repeats=0)
+    return sweep_costs(vlm, inputs, repeats=0)
 
 
+@NO_NUMBERS
+@mock.patch.object(engine, "_room", lambda vlm: engine.MOST)
 def count_memory(vlm: VideoLLM, inputs: Inputs) -> int:
     """MiB that an exact sweep on a large GPU holds beyond the weights, counted from the sizes of its tensors.
 
     An upper bound: attention scores are among them, which fused kernels never store.
     """
-    with _without_numbers(), mock.patch.object(engine, "_room", lambda vlm: engine.MOST):
-        return peak_bytes(sweep_alone(vlm, inputs)) >> 20
-
-
-def _without_numbers() -> Any:
-    """In this block transformers does not look at numbers: it searches the positions for packed sequences."""
-    return mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
+    return peak_bytes(sweep_alone(vlm, inputs)) >> 20
 
 
 def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
     """Vision tower on every frame, all positions through the decoder with eager attention, all through the head."""
     size, frames = vlm.hf.config.vision_config.image_size, int(inputs.roles.frame_of.max())
-    pixels = torch.zeros(frames, 3, size, size, device=vlm.device, dtype=vlm.dtype)
-    vlm.hf.get_image_features(pixel_values=pixels)
-    config = vlm.hf.get_decoder().config
-    before, config._attn_implementation = config._attn_implementation, "eager"
-    try:
+    vlm.hf.get_image_features(torch.zeros(frames, 3, size, size, device=vlm.device, dtype=vlm.dtype))
+    with mock.patch.object(vlm.hf.get_decoder().config, "_attn_implementation_internal", "eager"):
         vlm.hf(inputs_embeds=inputs.embeds, use_cache=False)
-    finally:
-        config._attn_implementation = before
 
 
 def sweep_alone(vlm: VideoLLM, inputs: Inputs) -> Callable[[], Any]:
     """An exact sweep of one sample, all edge sets, its clean pass included each time it is called."""
-    run = _sweep(vlm, inputs, "exact", _conditions(vlm, inputs, EDGE_SETS))
+    return _afresh(inputs, _sweep(vlm, inputs, "exact", _conditions(vlm, inputs, list(EDGE_SETS))))
 
-    def afresh() -> None:
+
+def _afresh(inputs: Inputs, run: Callable[[], Any]) -> Callable[[], Any]:
+    """`run` without the record of an earlier clean pass."""
+
+    def forgetful() -> None:
         inputs.calls = None
         run()
 
-    return afresh
+    return forgetful
 
 
-def _conditions(vlm: VideoLLM, inputs: Inputs, names: Sequence[str]) -> list[Condition]:
+def _conditions(vlm: VideoLLM, inputs: Inputs, names: list[str]) -> list[Condition]:
     depth = len(decoder_layers(vlm))
     blocked = {name: blocked_edges(name, inputs.roles) for name in names}
     return [Condition(name, cut, blocked[name]) for name in names for cut in windows(depth, default_window(depth))]
@@ -205,7 +196,11 @@ def main() -> None:
     for number in {threads, 1} if base.device.type == "cpu" else {threads}:
         print(f"{base.name}, {number} CPU threads", flush=True)
         torch.set_num_threads(number)
-        rows += _embedded(base)
+        inputs = random_inputs(base, base.num_frames, 3, 4)
+        measured = sweep_costs(base, inputs, repeats=15)
+        part = overhead(sweep_alone(base, inputs))
+        print(f"{part:.1f} % of an exact sweep is outside the model's operations")
+        rows += [row | {"overhead_percent": part} for row in measured]
     torch.set_num_threads(threads)
     for width, heads, layers, frames, side, options in SHAPES:
         vlm = random_model(base, width, heads, layers)
@@ -214,27 +209,13 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     rows += _large(base)
     device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
-    facts = {"device": device, "torch": torch.__version__, "peak_memory_mb": peak}
-    table = pd.DataFrame(rows).assign(**facts)
+    table = pd.DataFrame(rows).assign(device=device, torch=torch.__version__, peak_memory_mb=peak)
     (paths.DATA / "bench").mkdir(parents=True, exist_ok=True)
     table.round(6).to_csv(paths.DATA / "bench" / f"{base.device.type}.csv", index=False)
     print(ratios(table).round(1).to_string())
     print("the same in floating-point operations\n", ratios(table, "gflop").round(1).to_string(), sep="")
-    print(pd.Series(facts).to_string())
-    alt = (
-        "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by frames and procedure. "
-        "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
-    )
-    plots.save_figure(charts.cost_figure(table, ratios(table)), "bench", table, alt, model="bench")
-
-
-def _embedded(vlm: VideoLLM) -> list[dict[str, Any]]:
-    """The embedded model's rows, with the part of an exact sweep that is not the model's own work."""
-    inputs = random_inputs(vlm, vlm.num_frames, 3, 4)
-    rows = sweep_costs(vlm, inputs, repeats=15)
-    part = overhead(sweep_alone(vlm, inputs))
-    print(f"{part:.1f} % of an exact sweep is outside the model's operations")
-    return [row | {"overhead_percent": part} for row in rows]
+    print(f"{device}, torch {torch.__version__}, {peak} MiB of memory at most")
+    plots.save_figure(charts.cost_figure(table, ratios(table)), "bench", table, ALT, model="bench")
 
 
 def _large(base: VideoLLM) -> list[dict[str, Any]]:

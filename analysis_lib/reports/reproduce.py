@@ -16,9 +16,7 @@ Nothing is skipped because it ran before: the results store knows which rows exi
 number of compute threads is left to torch, which takes all cores.
 """
 
-import argparse
 import csv
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,21 +28,9 @@ from analysis_lib import paths
 from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import is_open
-from analysis_lib.reports.runner import NotebookFailed, check_parameters, parameters_of, run_notebook
+from analysis_lib.reports.runner import check_parameters, parameters_of, run_notebook
 from analysis_lib.study.locate import SECONDS
 
-OPTIONS = {
-    "model": "checkpoint folder, hub id, or `embedded`",
-    "image_model": "the image-only base of the model, for notebook 01 (default: only the embedded model has one)",
-    "benchmark": "`embedded` or NAME:ROOT, for example tvbench:/data/TVBench",
-    "tasks": "tasks, separated by commas (default: all)",
-    "samples": "questions a task (0 = all)",
-    "map_samples": "questions a task for the maps of heads, frame pairs and window sizes (0 = as many as `samples`)",
-    "window": "layers in a knockout window, or `auto`",
-    "seed": "seed of the draw of samples, of random controls and of the split of the videos",
-    "device": "auto, cpu or cuda",
-    "out": "write results, figures and executed copies below this folder, not to the committed places",
-}
 MAPS = {"widths", "pairs", "heads"}  # what is measured on `map_samples` questions a task
 FOR_ALL = ("compute", "out")  # a notebook that ignored one of these would measure, or overwrite committed files
 
@@ -64,10 +50,9 @@ def select(which: str = "", folder: Path = paths.NOTEBOOKS) -> list[Path]:
 def assign(notebooks: Sequence[Path], given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The checked parameters of each notebook; StudyError for a parameter that goes nowhere."""
     takes = [parameters_of(notebook) for notebook in notebooks]
-    nowhere = [name for name in given if not any(name in names for names in takes)]
-    check_parameters(notebooks[0], {name: given[name] for name in nowhere})  # raises if there is one
+    known = {name for names in takes for name in names}  # what is not goes to all, so the first one refuses it
     return [
-        check_parameters(notebook, {name: given[name] for name in given if name in names or name in FOR_ALL})
+        check_parameters(notebook, {n: given[n] for n in given if n in names or n in FOR_ALL or n not in known})
         for notebook, names in zip(notebooks, takes, strict=True)
     ]
 
@@ -138,53 +123,3 @@ def forecast(given: Mapping[str, Any], took: float) -> str:
             wanted = mapped if MAPS.intersection(measures.split()) else asked.total()
             more += float(spent) * (wanted / int(count) - 1)
     return f"all {asked.total()} questions will take about {(took + more) / 60:.0f} minutes on this machine"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis_lib reproduce", allow_abbrev=False, description="Execute the notebooks of the study."
-    )
-    for name, text in OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=text, metavar=name.upper())
-    parser.add_argument("--notebooks", default="", metavar="NN,NN", help="only these, for example 00,03 (default: all)")
-    parser.add_argument("--figures-only", action="store_true", help="redraw from stored results, without a model")
-    parser.add_argument("--forecast", action="store_true", help="say how long all questions would take")
-    parser.add_argument(
-        "-p", dest="more", action="append", default=[], metavar="NAME=VALUE", help="any other notebook parameter"
-    )
-    return parser
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """The notebook parameters that the command line names, as text."""
-    given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
-    if given.get("model", "embedded") != "embedded":
-        given.setdefault("image_model", "")  # the embedded image model is not the base of another model
-    for pair in options.more:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise StudyError(f"-p takes NAME=VALUE, not {pair!r}")
-        given[name] = value
-    return given | ({"compute": False} if options.figures_only else {})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 (a notebook failed), 2 (bad input) or 130 (interrupted)."""
-    options = _parser().parse_args(argv)
-    try:
-        given = _given(options)
-        if options.forecast and not (given.get("out") and given.get("samples", "0") != "0"):
-            raise StudyError("--forecast needs --samples and an --out of its own to reckon from")
-        took = reproduce(given, options.notebooks)
-        if options.forecast:
-            print(forecast(given, took))
-    except (StudyError, OSError) as error:  # OSError: a full disk, for one
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NotebookFailed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return failure.code
-    except KeyboardInterrupt:
-        print("interrupted; what was measured is stored, the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0

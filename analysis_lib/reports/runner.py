@@ -11,35 +11,34 @@ leaves the old copy.
 
 import ast
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 
 from analysis_lib.errors import StudyError
+from analysis_lib.paths import write_atomic
 
-TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 VOLATILE = ("papermill", "widgets", "execution", "collapsed", "scrolled")  # metadata of notebooks and cells
 BAR_TIMES = re.compile(r"\s*\[\d+:\d+[^\]\n]*\]")  # the `[00:03<00:00, 9.7it/s]` of a progress bar
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class NotebookFailed(RuntimeError):
-    """A notebook stopped. The text is one line; `code` is the exit code (2 when its input was bad, else 1)."""
+class NotebookFailed(StudyError):
+    """A notebook stopped; `code` is 2 when its input was bad, else 1."""
 
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One line of a parameter cell."""
 
     name: str
@@ -56,24 +55,23 @@ def parameters_of(notebook: Path) -> dict[str, Parameter]:
     cells = [c for c in read(notebook).cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
         raise StudyError(f"{notebook.name}: {len(cells)} cells are tagged `parameters`; exactly one is needed")
-    found = [_parameter(node, cells[0].source, notebook) for node in ast.parse(cells[0].source).body]
+    source = cells[0].source
+    found = [_parameter(node, source.splitlines(), notebook) for node in ast.parse(source).body]
     return {parameter.name: parameter for parameter in found}
 
 
-def _parameter(node: ast.stmt, source: str, notebook: Path) -> Parameter:
+def _parameter(node: ast.stmt, lines: list[str], notebook: Path) -> Parameter:
     """One statement of the parameter cell, which must read `name: type = value  # comment`."""
     try:
-        if not isinstance(node, ast.AnnAssign):
-            raise TypeError
-        kind, default = node.annotation.id, ast.literal_eval(node.value)
+        name, kind, default = node.target.id, node.annotation.id, ast.literal_eval(node.value)
         if type(default) is not TYPES[kind]:
             raise TypeError
     except (AttributeError, KeyError, TypeError, ValueError):
-        line = source.splitlines()[node.lineno - 1]
+        line = lines[node.lineno - 1]
         message = f"{notebook.name}: `{line}` in the parameter cell must read `name: type = value  # comment`"
         raise StudyError(f"{message}, with a type out of {', '.join(TYPES)}") from None
-    rest = source.splitlines()[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-    return Parameter(node.target.id, kind, default, rest.strip().lstrip("# "))
+    rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+    return Parameter(name, kind, default, rest.strip().lstrip("# "))
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,11 +90,9 @@ def _convert(value: Any, parameter: Parameter, notebook: Path) -> Any:
     kind = TYPES[parameter.type]
     if type(value) is kind or (kind is float and type(value) is int):
         return kind(value)
-    try:
+    with suppress(KeyError, ValueError):
         if isinstance(value, str):
             return YES_NO[value.lower()] if kind is bool else kind(value)
-    except (KeyError, ValueError):
-        pass
     raise StudyError(f"{notebook.name}: parameter {parameter.name} takes {parameter.type}, not {value!r}")
 
 
@@ -118,16 +114,12 @@ def clean(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
             del part.metadata["tags"]
         elif tags and (tags[0] == "injected-parameters" or tags[0].startswith("papermill")):
             part["id"] = f"{tags[0]}-{position}"  # papermill draws these at random
-        if part.get("outputs"):
-            part["outputs"] = [kept for output in part.outputs if (kept := _clean_output(output))]
+        outputs = part.get("outputs", [])
+        for output in outputs:
+            if output.get("name") == "stderr":
+                output["text"] = BAR_TIMES.sub("", output.text)
+        outputs[:] = [output for output in outputs if output.get("name") != "stderr" or output.text.strip()]
     return nb
-
-
-def _clean_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
-    if output.output_type == "stream" and output.name == "stderr":
-        output["text"] = BAR_TIMES.sub("", output.text)
-        return output if output.text.strip() else None
-    return output
 
 
 def _kernel_manager(scratch: str) -> type:
@@ -141,10 +133,8 @@ def _kernel_manager(scratch: str) -> type:
     environment |= {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore:IProgress"}  # a warning that names local paths
 
     class ThisInterpreter(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            # the kernel's own log only says that it talks over TCP and that it was asked to stop
-            return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]), env=environment)
+        # the kernel's own log only says that it talks over TCP and that it was asked to stop
+        kernel_spec = KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]), env=environment)
 
     return ThisInterpreter
 
@@ -170,12 +160,16 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) ->
                 kernel_manager_class=_kernel_manager(scratch), coalesce_streams=True,
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
-            write(clean(read(copy)), failed)
+            _keep(copy, failed)
             raise _failure(notebook, error, failed) from None
         except DeadKernelError:
             cause = "its kernel died, most often for want of memory; fewer SAMPLES or TASKS need less"
             raise NotebookFailed(f"{notebook.name}: {cause}", 1) from None
-        write(clean(read(copy)), target)
+        _keep(copy, target)
+
+
+def _keep(copy: Path, target: Path) -> None:
+    write_atomic(target, f"{nbformat.writes(clean(read(copy)))}\n".encode())
 
 
 def _failure(notebook: Path, error: Any, failed: Path) -> NotebookFailed:
@@ -184,14 +178,3 @@ def _failure(notebook: Path, error: Any, failed: Path) -> NotebookFailed:
     bad_input = error.ename in ("StudyError", "SampleError")
     what = text if bad_input else f"{error.ename}: {text}".rstrip(": ")
     return NotebookFailed(f"{notebook.name}, In [{error.exec_count}]: {what} (kept as {failed})", 2 if bad_input else 1)
-
-
-def write(nb: nbformat.NotebookNode, target: Path) -> None:
-    """Write a notebook so that `target` is either the old or the complete new file."""
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
-        os.replace(part, target)
-    except OSError as error:
-        raise StudyError(f"cannot write {target}: {error.strerror}; name another folder with --out") from None

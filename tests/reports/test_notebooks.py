@@ -5,11 +5,12 @@ import ast
 import nbformat
 import pytest
 
+from analysis_lib import __main__ as cli
 from analysis_lib import paths
-from analysis_lib.reports import reproduce
 from analysis_lib.reports.runner import parameters_of
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
+OPTIONS = {option.strip("-").replace("-", "_") for option in cli.NOTEBOOKS}
 EXECUTED = sorted(paths.EXECUTED.glob("*/*.ipynb"))
 FINDINGS = ["00_baseline_and_checks", "01_cross_frame_interaction", "02_video_language_integration"]
 FINDINGS += ["03_answer_emergence", "04_effective_pathways", "05_across_models"]
@@ -58,11 +59,11 @@ def test_parameters_are_typed_and_commented(path):
 
 def test_every_option_reaches_a_notebook():
     taken = {name for path in SOURCES for name in parameters_of(path)}
-    assert set(reproduce.OPTIONS) <= taken
+    assert OPTIONS <= taken
 
 
 def test_defaults_agree_between_notebooks():
-    for option in reproduce.OPTIONS:
+    for option in OPTIONS:
         found = {parameters_of(path)[option].default for path in SOURCES if option in parameters_of(path)}
         assert len(found) == 1, option
 
