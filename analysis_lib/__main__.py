@@ -15,35 +15,33 @@ from analysis_lib import paths
 from analysis_lib.errors import StudyError
 
 FORMATS = "embedded, or NAME:ROOT with a folder as published or a hub id owner/name@COMMIT"
-MORE = "controls, widths, pairs, heads, response"
 REQUIRED, FLAG = {"required": True}, {"action": "store_const", "const": True}
-SWEEP = {  # option: (value as help shows it, help, what else argparse must know)
-    "--model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name", REQUIRED),
-    "--benchmark": ("NAME[:ROOT]", FORMATS, REQUIRED),
+COMMON = {  # option: (value as help shows it, help, what else argparse must know)
     "--tasks": ("A,B", "tasks (default: all)"),
     "--samples": ("N", "questions a task, drawn with the seed (default: 0, all)"),
-    "--edges": ("all|NAME,..", "edge sets for knockouts (default: all, the paper's eleven)"),
     "--window": ("K", "layers cut together (default: auto, the share that 9 has of 32 layers)"),
+    "--device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
+    "--seed": ("N", "of the draw of samples, random controls and the split of the videos (default: 0)"),
+}
+SWEEP = {
+    "--model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name", REQUIRED),
+    "--benchmark": ("NAME[:ROOT]", FORMATS, REQUIRED),
+    **COMMON,
+    "--edges": ("all|NAME,..", "edge sets for knockouts (default: all, the paper's eleven)"),
     "--style": ("STYLE", "center, inverse, top_down or bottom_up (default: center)"),
     "--keep": ("KEEP", "samples that get knockouts: answered correct, wrong, or all (default: correct)"),
-    "--measure": ("A,B", f"out of knockout,emergence,lens,pathway (default: these), {MORE}"),
+    "--measure": ("A,B", "knockout,emergence,lens,pathway (default: these), controls, widths, pairs, heads, response"),
     "--dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
-    "--device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
-    "--seed": ("N", "of the draw of samples and of random pathways (default: 0)"),
     "--mode": ("MODE", "exact: recompute what a cut can change; full: a complete pass (default: exact)"),
     "--out": ("DIR", "results folder (default: data/results/MODEL/BENCHMARK-kWINDOW-STYLE)"),
 }
 NOTEBOOKS = {  # parameters of notebooks that are options of reproduce
-    "--model": ("MODEL", "checkpoint folder, hub id, or `embedded`"),
-    "--image-model": ("MODEL", "the image-only base, for notebook 01 (default: only the embedded model has one)"),
-    "--benchmark": ("BENCHMARK", "`embedded` or NAME:ROOT, for example tvbench:/data/TVBench"),
-    "--tasks": ("TASKS", "tasks, separated by commas (default: all)"),
-    "--samples": ("SAMPLES", "questions a task (0 = all)"),
-    "--map-samples": ("SAMPLES", "questions a task for the maps of heads, frame pairs and window sizes (0 = SAMPLES)"),
-    "--window": ("WINDOW", "layers in a knockout window, or `auto`"),
-    "--seed": ("SEED", "seed of the draw of samples, of random controls and of the split of the videos"),
-    "--device": ("DEVICE", "auto, cpu or cuda"),
-    "--out": ("OUT", "write results, figures and executed copies below this folder, not to the committed places"),
+    "--model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name (default: embedded)"),
+    "--image-model": ("PATH_OR_HUB_ID", "its image-only base, for notebook 01 (default: only embedded has one)"),
+    "--benchmark": ("NAME[:ROOT]", f"{FORMATS} (default: embedded)"),
+    **COMMON,
+    "--map-samples": ("N", "questions a task for maps of heads, frame pairs and window sizes (0: as --samples)"),
+    "--out": ("DIR", "results, figures and executed copies go below this folder, not to the committed places"),
 }
 REPRODUCE = NOTEBOOKS | {
     "--notebooks": ("NN,NN", "only these, for example 00,03 (default: all)"),

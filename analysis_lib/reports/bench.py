@@ -1,13 +1,12 @@
 """What a knockout sweep costs: `exact` against `full`, and against the procedure of the published code.
 
 `make bench` times one sample's sweep (all eleven edge sets, one window per layer) on the embedded model and on larger
-random ones, by class of edge set, and counts floating-point operations. *published* is the cost of the published
-procedure, by its own rule: one complete multimodal forward per condition, vision tower and output head on all
-positions included, eager attention; one such forward is timed and counted, and multiplied. The clean pass from which
-`exact` starts and the receipt are paid once a sample and have rows of their own. "all" is one sweep of all edge sets in
-`exact`, that pass included, and the sum of the classes in the other two, whose forwards share nothing.
-Times are medians over repeats, taken in turns. LLaVA-NeXT-7B's shape is counted without weights, and timed where there
-is a GPU.
+random ones, by class of edge set, and counts floating-point operations. *published* is the published procedure, by its
+own rule: one complete multimodal forward per condition, vision tower and output head on all positions included, eager
+attention; one such forward is timed and counted, and multiplied. The clean pass from which `exact` starts and the
+receipt are paid once a sample and have rows of their own. "all" is one sweep of all edge sets in `exact`, that pass
+included, and the sum of the classes in the other two, whose forwards share nothing. Times are medians over repeats,
+taken in turns. LLaVA-NeXT-7B's shape is counted without weights, and timed where there is a GPU.
 """
 
 import copy
@@ -29,12 +28,12 @@ from analysis_lib.inputs.records import Question
 from analysis_lib.instrument import engine, exact
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
-from analysis_lib.instrument.engine import Condition
 from analysis_lib.instrument.receipts import measure
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.prompts import build_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import build_roles
+from analysis_lib.paths import write_atomic
 from analysis_lib.reports.profiles import costs, overhead, peak_bytes
 
 CLASSES = {
@@ -56,17 +55,15 @@ KEY = ["model", "layers", "frames", "options", "threads", "edge_sets"]
 
 def random_model(base: VideoLLM, width: int, heads: int, layers: int) -> VideoLLM:
     """The embedded model's vision tower and tokenizer with a random decoder of another size."""
-    config = copy.deepcopy(base.hf.config)
-    config.text_config.update(_shape(width, heads, layers, 3 * width))
-    return _built(base, config, f"random-{width}x{layers}", base.device, torch.float32)
+    decoder = _shape(width, heads, layers, 3 * width)
+    return _built(base, f"random-{width}x{layers}", decoder, {}, base.device, torch.float32)
 
 
 def large_model(base: VideoLLM, device: torch.device) -> VideoLLM:
     """A random model of LLaVA-NeXT-7B's size with a CLIP-L tower, in bfloat16; on "meta" it has no weights."""
-    config = copy.deepcopy(base.hf.config)
-    config.text_config.update(_shape(*LARGE[:3], 11008) | {"vocab_size": 32064})
-    config.vision_config.update(_shape(1024, 16, 24, 4096) | {"image_size": 336, "patch_size": 14})
-    return _built(base, config, "LLaVA-NeXT-7B shape", device, torch.bfloat16)
+    decoder = _shape(*LARGE[:3], 11008) | {"vocab_size": 32064}
+    tower = _shape(1024, 16, 24, 4096) | {"image_size": 336, "patch_size": 14}
+    return _built(base, "LLaVA-NeXT-7B shape", decoder, tower, device, torch.bfloat16)
 
 
 def _shape(width: int, heads: int, layers: int, inner: int) -> dict[str, int]:
@@ -74,7 +71,10 @@ def _shape(width: int, heads: int, layers: int, inner: int) -> dict[str, int]:
     return sizes | {"num_attention_heads": heads, "num_key_value_heads": heads}
 
 
-def _built(base: VideoLLM, config: Any, name: str, device: torch.device, dtype: torch.dtype) -> VideoLLM:
+def _built(base: VideoLLM, name: str, decoder: dict, tower: dict, device: torch.device, dtype: torch.dtype) -> VideoLLM:
+    config = copy.deepcopy(base.hf.config)
+    config.text_config.update(decoder)
+    config.vision_config.update(tower)
     torch.manual_seed(0)
     with device:
         hf = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval().requires_grad_(False)
@@ -88,12 +88,12 @@ def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=(frames, side, side), answer=0)
     n, width = len(roles.names), vlm.hf.get_input_embeddings().embedding_dim
-    embeds = 0.5 * torch.randn(1, n, width, generator=torch.Generator().manual_seed(0))
-    embeds = embeds.to(vlm.device, vlm.dtype)  # (1, n, d)
-    return Inputs(list(encoded["input_ids"]), embeds, roles, list(vlm.letter_ids[:options]), n)
+    embeds = 0.5 * torch.randn(1, n, width, generator=torch.Generator().manual_seed(0))  # (1, n, d)
+    letters = list(vlm.letter_ids[:options])
+    return Inputs(list(encoded["input_ids"]), embeds.to(vlm.device, vlm.dtype), roles, letters, n)
 
 
-def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict[str, Any]]:
+def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> pd.DataFrame:
     """Rows of cost: one per class of edge set and procedure, the clean pass, and the receipt.
 
     `repeats` 0 counts operations and times nothing (see `count_operations`).
@@ -126,14 +126,14 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> list[dict
     total = complete.groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index()
     shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max())}
     shape |= {"positions": inputs.n, "options": len(inputs.letter_ids), "threads": torch.get_num_threads()}
-    return [shape | row for row in pd.concat([table, total]).to_dict("records")]
+    return pd.concat([table, total], ignore_index=True).assign(**shape)[[*shape, *table]]
 
 
 NO_NUMBERS = mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
 
 
 @NO_NUMBERS  # it looks at positions
-def count_operations(vlm: VideoLLM, inputs: Inputs) -> list[dict[str, Any]]:
+def count_operations(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
     """The same rows for a model on "meta", which has shapes but no numbers."""
     return sweep_costs(vlm, inputs, repeats=0)
 
@@ -171,13 +171,15 @@ def _afresh(inputs: Inputs, run: Callable[[], Any]) -> Callable[[], Any]:
     return forgetful
 
 
-def _conditions(vlm: VideoLLM, inputs: Inputs, names: list[str]) -> list[Condition]:
+def _conditions(vlm: VideoLLM, inputs: Inputs, names: list[str]) -> list[engine.Condition]:
     depth = len(decoder_layers(vlm))
     blocked = {name: blocked_edges(name, inputs.roles) for name in names}
-    return [Condition(name, cut, blocked[name]) for name in names for cut in windows(depth, default_window(depth))]
+    return [
+        engine.Condition(name, cut, blocked[name]) for name in names for cut in windows(depth, default_window(depth))
+    ]
 
 
-def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, conditions: list[Condition]) -> Callable[[], Any]:
+def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, conditions: list[engine.Condition]) -> Callable[[], Any]:
     table, index = engine.mask_table(vlm, inputs, conditions)
     return lambda: list(engine.MODES[mode](vlm, inputs, conditions, table, index, None))
 
@@ -191,7 +193,7 @@ def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:
 
 def main() -> None:
     """Measure everything, print the ratios, store data/bench/<device>.csv and the figure."""
-    base, rows = load_model("embedded"), []
+    base, tables = load_model("embedded"), []
     threads = torch.get_num_threads()
     for number in {threads, 1} if base.device.type == "cpu" else {threads}:
         print(f"{base.name}, {number} CPU threads", flush=True)
@@ -200,25 +202,24 @@ def main() -> None:
         measured = sweep_costs(base, inputs, repeats=15)
         part = overhead(sweep_alone(base, inputs))
         print(f"{part:.1f} % of an exact sweep is outside the model's operations")
-        rows += [row | {"overhead_percent": part} for row in measured]
+        tables.append(measured.assign(overhead_percent=part))
     torch.set_num_threads(threads)
     for width, heads, layers, frames, side, options in SHAPES:
         vlm = random_model(base, width, heads, layers)
         print(f"{vlm.name}, {frames} frames, {options} options", flush=True)
-        rows += sweep_costs(vlm, random_inputs(vlm, frames, side, options))
+        tables.append(sweep_costs(vlm, random_inputs(vlm, frames, side, options)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    rows += _large(base)
+    tables.append(_large(base))
     device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
-    table = pd.DataFrame(rows).assign(device=device, torch=torch.__version__, peak_memory_mb=peak)
-    (paths.DATA / "bench").mkdir(parents=True, exist_ok=True)
-    table.round(6).to_csv(paths.DATA / "bench" / f"{base.device.type}.csv", index=False)
+    table = pd.concat(tables).assign(device=device, torch=torch.__version__, peak_memory_mb=peak)
+    write_atomic(paths.DATA / "bench" / f"{base.device.type}.csv", table.round(6).to_csv(index=False).encode())
     print(ratios(table).round(1).to_string())
     print("the same in floating-point operations\n", ratios(table, "gflop").round(1).to_string(), sep="")
     print(f"{device}, torch {torch.__version__}, {peak} MiB of memory at most")
     plots.save_figure(charts.cost_figure(table, ratios(table)), "bench", table, ALT, model="bench")
 
 
-def _large(base: VideoLLM) -> list[dict[str, Any]]:
+def _large(base: VideoLLM) -> pd.DataFrame:
     """LLaVA-NeXT-7B's shape: timed on a GPU, with the memory beyond its weights; counted without weights elsewhere."""
     gpu = base.device.type == "cuda"
     vlm = large_model(base, base.device if gpu else torch.device("meta"))
@@ -226,11 +227,11 @@ def _large(base: VideoLLM) -> list[dict[str, Any]]:
     print(f"{vlm.name}, {inputs.n} positions", flush=True)
     if not gpu:
         memory = count_memory(vlm, inputs)
-        return [row | {"gpu_memory_mb": memory} for row in count_operations(vlm, inputs)]
+        return count_operations(vlm, inputs).assign(gpu_memory_mb=memory)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    rows = sweep_costs(vlm, inputs, repeats=1)
-    return [row | {"gpu_memory_mb": (torch.cuda.max_memory_allocated() - before) >> 20} for row in rows]
+    measured = sweep_costs(vlm, inputs, repeats=1)
+    return measured.assign(gpu_memory_mb=(torch.cuda.max_memory_allocated() - before) >> 20)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What runs cost: seconds and operations, the part of a sweep's time that is not the model's own work, and the most
-that its tensors hold at once. torch counts operations and says whose they are; what tensors hold is counted here, from
-their sizes, since no tracker of torch works on "meta" and leaves out the weights.
+"""What runs cost: seconds, operations, the share of time that is not the model's own work, and memory.
+
+torch counts operations and says who calls them. What tensors hold is counted here: torch's MemTracker adds inputs and
+weights to it.
 """
 
 import statistics
@@ -29,16 +30,14 @@ def costs(runs: list[tuple[Callable[[], Any], int]], repeats: int) -> pd.DataFra
 
     They are timed in turns, so that a slow moment of the machine meets them all.
     """
-    counted = [_gflop(run) for run, _ in runs]
+    counted = []
+    for run, _ in runs:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counted.append(counter.get_total_flops() / 1e9)
     spent = [[_seconds(run) for run, _ in runs] for _ in range(repeats)]
     seconds = pd.DataFrame(spent, columns=range(len(runs)), dtype=float).median()
     return pd.DataFrame({"seconds": seconds, "gflop": counted}).mul([times for _, times in runs], axis=0)
-
-
-def _gflop(run: Callable[[], Any]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() / 1e9
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -53,8 +52,8 @@ def overhead(run: Callable[[], Any], *, repeats: int = 25) -> float:
     """Percent of an exact sweep's time outside the model's operations: Python, masks, rows and keys that are moved.
 
     An operation is the model's if one of its modules or its attention kernel calls it, and ours if our code does, that
-    between a module and the kernel included. The profiler's own bookkeeping is no part of a sweep, so operations are
-    timed under it and the sweep without it, in turns; medians of both.
+    between a module and the kernel included. Operations are timed under the profiler and the sweep without it, since
+    its bookkeeping is no part of a sweep; in turns, medians of both.
     """
     kernels, spent = [], []
     run()
@@ -62,8 +61,8 @@ def overhead(run: Callable[[], Any], *, repeats: int = 25) -> float:
         spent.append(_seconds(run))
         with _owners(), profile(activities=[ProfilerActivity.CPU]) as seen:
             run()
-        operations = [event for event in seen.events() if event.name.startswith("aten::")]
-        kernels.append(sum(event.self_cpu_time_total for event in operations if _owner(event) == MODEL) / 1e6)
+        operations = [event for event in seen.events() if event.name.startswith("aten::") and _owner(event) == MODEL]
+        kernels.append(sum(event.self_cpu_time_total for event in operations) / 1e6)
     return 100 * (1 - statistics.median(kernels) / statistics.median(spent))
 
 

@@ -5,19 +5,17 @@ What a notebook promises. One cell tagged `parameters` holds only lines such as 
 
 * `out = ""` writes to the committed places (data/results, figures, notebooks/executed). Any other value is a folder
   below which everything is written; the executed copies go to OUT/executed/<model>.
-* `image_model = ""` means that there is no image-only base to compare with: notebook 01 says so and shows the model
-  alone. This is what another `--model` gets unless it names its base.
-* `compute = False` is the redraw: no model is loaded, and the study refuses, naming the command that measures, where
-  rows are missing.
+* `image_model = ""`: there is no image-only base to compare with, and notebook 01 shows the model alone. This is what
+  another `--model` gets unless it names its base.
+* `compute = False` is the redraw: no model is loaded, and where rows are missing the study names the command that
+  measures them.
 
-An option of the command line goes to every selected notebook that takes a parameter of that name. One that no selected
-notebook takes is refused, and so is a redraw or another output folder where a single notebook could not follow it.
-Nothing is skipped because it ran before: the results store knows which rows exist, so a second run only draws. The
-number of compute threads is left to torch, which takes all cores.
+An option goes to every selected notebook that takes a parameter of that name. One that none takes is refused, and so is
+a redraw or another output folder where a single notebook could not follow it. Nothing is skipped because it ran before:
+the results store knows which rows exist, so a second run only draws.
 """
 
 import csv
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,8 +26,10 @@ from analysis_lib import paths
 from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import is_open
+from analysis_lib.paths import write_atomic
 from analysis_lib.reports.runner import check_parameters, parameters_of, run_notebook
 from analysis_lib.study.locate import SECONDS
+from analysis_lib.study.request import check_request
 
 MAPS = {"widths", "pairs", "heads"}  # what is measured on `map_samples` questions a task
 FOR_ALL = ("compute", "out")  # a notebook that ignored one of these would measure, or overwrite committed files
@@ -60,40 +60,30 @@ def assign(notebooks: Sequence[Path], given: Mapping[str, Any]) -> list[dict[str
 def executed_folder(model: str, out: str = "", base: Path = paths.EXECUTED) -> Path:
     """Where the executed copies of a model go; StudyError if nothing can be written there."""
     folder = (Path(out) / "executed" if out else base) / Path(model).name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StudyError(f"cannot write to {folder}: {error.strerror}; name another folder with --out") from None
+    probe = folder / ".writable"
+    write_atomic(probe, b"")
+    probe.unlink()
     return folder
 
 
 def reproduce(
     given: Mapping[str, Any], which: str = "", *, folder: Path = paths.NOTEBOOKS, base: Path = paths.EXECUTED
 ) -> float:
-    """Execute the selected notebooks in order, with one line of progress each; return the seconds that they took.
+    """Execute the selected notebooks of `folder`, with one line of progress each; return the seconds that they took.
 
-    Args:
-        given: parameters by name, as values or as text from a command line.
-        which: the first letters of the notebooks wanted, separated by commas; empty for all.
-        folder: where the notebooks are.
-        base: the parent of the executed copies when `given` has no `out`.
-
-    Raises StudyError for bad input, before the first kernel starts where that can be known, and NotebookFailed.
+    `given` are parameters by name, as values or as text from a command line; `which`: see `select`; `base` is the
+    parent of the executed copies when `given` has no `out`. Raises StudyError for bad input, before the first kernel
+    starts where that can be known, and NotebookFailed.
     """
-    benchmark = str(given.get("benchmark", ""))
-    if is_open(benchmark):
+    if is_open(benchmark := str(given.get("benchmark", ""))):
         raise StudyError(f"the notebooks need options, {benchmark} has none; docs/open_ended.md says how to measure it")
     notebooks = select(which, folder)
     parameters = assign(notebooks, given)
-    defaults = parameters_of(notebooks[0])
-    model = str(given.get("model") or defaults["model"].default)
-    target = executed_folder(model, str(given.get("out", "")), base)
+    first = parameters_of(notebooks[0]) | parameters[0]
+    target = executed_folder(first["model"], first["out"], base)
     begin = time.monotonic()
-    if parameters[0].get("compute", True) and "benchmark" in defaults:
-        # here, so that a first run's copies do not differ from a second's
-        door.render(parameters[0].get("benchmark", defaults["benchmark"].default))
+    if first["compute"] and "benchmark" in first:
+        door.render(first["benchmark"])  # here, so that a first run's copies do not differ from a second's
     for number, (notebook, values) in enumerate(zip(notebooks, parameters, strict=True), start=1):
         print(f"[{number}/{len(notebooks)}] {notebook.stem:<32}", end="", flush=True)
         start = time.monotonic()
@@ -112,10 +102,9 @@ def forecast(given: Mapping[str, Any], took: float) -> str:
     """How long all questions would take, after a run with `given` (`samples`, and an `out` of its own) took `took`
     seconds: what each sweep spent on its samples grows with their number, the rest stays.
     """
-    benchmark = str(given.get("benchmark", "embedded"))
-    tasks = [task.strip() for task in str(given.get("tasks", "")).split(",") if task.strip()]
-    asked = Counter(sample.task for sample in door.load_benchmark(benchmark, tasks=tasks)[0])
-    a_task = next(names["map_samples"].default for names in map(parameters_of, select()) if "map_samples" in names)
+    request = check_request(model="", benchmark=given.get("benchmark", "embedded"), tasks=given.get("tasks"))
+    asked = Counter(sample.task for sample in door.load_benchmark(request.benchmark, tasks=request.tasks)[0])
+    a_task = next(names["map_samples"] for names in map(parameters_of, select()) if "map_samples" in names)
     mapped = sum(min(count, a_task) for count in asked.values())
     more = 0.0
     for file in Path(given["out"]).rglob(SECONDS):

@@ -1,12 +1,10 @@
 """Runs one notebook with checked parameters and writes an executed copy that is the same every time.
 
 papermill replaces the values of a notebook's parameter cell and executes it in a fresh kernel. It is lenient where a
-study must be strict, so this module (the only one that imports papermill) adds four things. Parameters are checked
+study must be strict, so this module (the only one that imports papermill) adds three things. Parameters are checked
 against the notebook before a kernel starts: an unknown name or a value of the wrong type is refused. The kernel is the
 interpreter that runs this module, whatever kernels the machine has registered, and it starts in the caller's folder, so
-relative paths mean the same in both. What changes from run to run (times, paths, random cell ids) is removed,
-so that two runs give the same file. The copy is written under another name and renamed, so that a run that is killed
-leaves the old copy.
+relative paths mean the same in both. What changes from run to run (times, paths, random cell ids) is removed.
 """
 
 import ast
@@ -14,16 +12,15 @@ import logging
 import re
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nbformat
 
 from analysis_lib.errors import StudyError
 from analysis_lib.paths import write_atomic
 
-TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+TYPES = ("str", "int", "float", "bool")
 YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 VOLATILE = ("papermill", "widgets", "execution", "collapsed", "scrolled")  # metadata of notebooks and cells
 BAR_TIMES = re.compile(r"\s*\[\d+:\d+[^\]\n]*\]")  # the `[00:03<00:00, 9.7it/s]` of a progress bar
@@ -38,40 +35,26 @@ class NotebookFailed(StudyError):
         self.code = code
 
 
-class Parameter(NamedTuple):
-    """One line of a parameter cell."""
-
-    name: str
-    type: str
-    default: str | int | float | bool
-    help: str
-
-
-def parameters_of(notebook: Path) -> dict[str, Parameter]:
-    """The parameters that a notebook takes, by name, in the order of its cell tagged `parameters`.
+def parameters_of(notebook: Path) -> dict[str, str | int | float | bool]:
+    """The defaults of the parameters that a notebook takes, by name, in the order of its cell tagged `parameters`.
 
     Raises StudyError when there is not exactly one such cell, or it holds anything but typed plain values.
     """
-    cells = [c for c in read(notebook).cells if "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise StudyError(f"{notebook.name}: {len(cells)} cells are tagged `parameters`; exactly one is needed")
-    source = cells[0].source
-    found = [_parameter(node, source.splitlines(), notebook) for node in ast.parse(source).body]
-    return {parameter.name: parameter for parameter in found}
-
-
-def _parameter(node: ast.stmt, lines: list[str], notebook: Path) -> Parameter:
-    """One statement of the parameter cell, which must read `name: type = value  # comment`."""
-    try:
-        name, kind, default = node.target.id, node.annotation.id, ast.literal_eval(node.value)
-        if type(default) is not TYPES[kind]:
-            raise TypeError
-    except (AttributeError, KeyError, TypeError, ValueError):
-        line = lines[node.lineno - 1]
-        message = f"{notebook.name}: `{line}` in the parameter cell must read `name: type = value  # comment`"
-        raise StudyError(f"{message}, with a type out of {', '.join(TYPES)}") from None
-    rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-    return Parameter(name, kind, default, rest.strip().lstrip("# "))
+    sources = [cell.source for cell in read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(sources) != 1:
+        raise StudyError(f"{notebook.name}: {len(sources)} cells are tagged `parameters`; exactly one is needed")
+    defaults = {}
+    for node in ast.parse(sources[0]).body:
+        try:
+            name, kind, default = node.target.id, node.annotation.id, ast.literal_eval(node.value)
+            if kind not in TYPES or type(default).__name__ != kind:
+                raise TypeError
+        except (AttributeError, TypeError, ValueError):
+            line = sources[0].splitlines()[node.lineno - 1]
+            message = f"{notebook.name}: `{line}` in the parameter cell must read `name: type = value  # comment`"
+            raise StudyError(f"{message}, with a type out of {', '.join(TYPES)}") from None
+        defaults[name] = default
+    return defaults
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,21 +62,24 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
 
     Raises StudyError for a name that the notebook does not take, and for a value that is not of its type.
     """
-    takes = parameters_of(notebook)
-    for name in given:
-        if name not in takes:
-            raise StudyError(f"{notebook.name}: unknown parameter {name}; it takes {', '.join(takes)}")
-    return {name: _convert(value, takes[name], notebook) for name, value in given.items()}
+    defaults, values = parameters_of(notebook), {}
+    for name, value in given.items():
+        if name not in defaults:
+            raise StudyError(f"{notebook.name}: unknown parameter {name}; it takes {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            values[name] = _convert(value, kind)
+        except (KeyError, TypeError, ValueError):
+            raise StudyError(f"{notebook.name}: parameter {name} takes {kind.__name__}, not {value!r}") from None
+    return values
 
 
-def _convert(value: Any, parameter: Parameter, notebook: Path) -> Any:
-    kind = TYPES[parameter.type]
+def _convert(value: Any, kind: type) -> Any:
     if type(value) is kind or (kind is float and type(value) is int):
         return kind(value)
-    with suppress(KeyError, ValueError):
-        if isinstance(value, str):
-            return YES_NO[value.lower()] if kind is bool else kind(value)
-    raise StudyError(f"{notebook.name}: parameter {parameter.name} takes {parameter.type}, not {value!r}")
+    if not isinstance(value, str):
+        raise TypeError
+    return YES_NO[value.lower()] if kind is bool else kind(value)
 
 
 def read(notebook: Path) -> nbformat.NotebookNode:
