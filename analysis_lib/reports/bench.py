@@ -12,7 +12,7 @@ taken in turns. LLaVA-NeXT-7B's shape is counted without weights, and timed wher
 import copy
 import platform
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -50,7 +50,6 @@ ALT = (
     "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by frames and procedure. "
     "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
 )
-KEY = ["model", "layers", "frames", "options", "threads", "edge_sets"]
 
 
 def random_model(base: VideoLLM, width: int, heads: int, layers: int) -> VideoLLM:
@@ -108,16 +107,15 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> pd.DataFr
     # edge sets, procedure, conditions, what to run, and how often
     runs = [("clean pass", "exact", 1, _afresh(inputs, lambda: exact.record(vlm, inputs)), 1)]
     for label, names in CLASSES.items():
-        conditions = _conditions(vlm, inputs, names)
-        n = len(conditions)
+        n = depth * len(names)
         # Complete passes do not differ in what they compute, so one is enough to count.
-        some, times = (conditions, 1) if repeats else (conditions[:1], n)
+        some, times = (None, 1) if repeats else (1, n)
         runs += [
-            (label, "exact", n, _sweep(vlm, inputs, "exact", conditions), 1),
-            (label, "full", n, _sweep(vlm, inputs, "full", some), times),
+            (label, "exact", n, _sweep(vlm, inputs, "exact", names), 1),
+            (label, "full", n, _sweep(vlm, inputs, "full", names, some), times),
             (label, "published", n, lambda: _published_forward(vlm, inputs), n),
         ]
-    runs.append(("all", "exact", len(EDGE_SETS) * depth, sweep_alone(vlm, inputs), 1))
+    runs.append(("all", "exact", depth * len(EDGE_SETS), sweep_alone(vlm, inputs), 1))
     if repeats:
         runs.append(("receipt", "both", 1, receipt, 1))
     table = pd.DataFrame([run[:3] for run in runs], columns=["edge_sets", "procedure", "conditions"])
@@ -158,7 +156,7 @@ def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
 
 def sweep_alone(vlm: VideoLLM, inputs: Inputs) -> Callable[[], Any]:
     """An exact sweep of one sample, all edge sets, its clean pass included each time it is called."""
-    return _afresh(inputs, _sweep(vlm, inputs, "exact", _conditions(vlm, inputs, list(EDGE_SETS))))
+    return _afresh(inputs, _sweep(vlm, inputs, "exact", EDGE_SETS))
 
 
 def _afresh(inputs: Inputs, run: Callable[[], Any]) -> Callable[[], Any]:
@@ -171,15 +169,12 @@ def _afresh(inputs: Inputs, run: Callable[[], Any]) -> Callable[[], Any]:
     return forgetful
 
 
-def _conditions(vlm: VideoLLM, inputs: Inputs, names: list[str]) -> list[engine.Condition]:
+def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, names: Iterable[str], most: int | None = None) -> Callable:
+    """What runs the conditions of these edge sets, one window a layer, or only the first `most` of them."""
     depth = len(decoder_layers(vlm))
-    blocked = {name: blocked_edges(name, inputs.roles) for name in names}
-    return [
-        engine.Condition(name, cut, blocked[name]) for name in names for cut in windows(depth, default_window(depth))
-    ]
-
-
-def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, conditions: list[engine.Condition]) -> Callable[[], Any]:
+    cuts = windows(depth, default_window(depth))
+    edges = {name: blocked_edges(name, inputs.roles) for name in names}
+    conditions = [engine.Condition(name, cut, blocked) for name, blocked in edges.items() for cut in cuts][:most]
     table, index = engine.mask_table(vlm, inputs, conditions)
     return lambda: list(engine.MODES[mode](vlm, inputs, conditions, table, index, None))
 
@@ -187,7 +182,8 @@ def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, conditions: list[engine.Con
 def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:
     """How many times more `full` and `published` cost than `exact`, per model shape and class of edge sets."""
     rows = table[table["edge_sets"].isin([*CLASSES, "all"])]
-    wide = rows.pivot(index=KEY, columns="procedure", values=of)
+    shape = ["model", "layers", "frames", "options", "threads", "edge_sets"]
+    wide = rows.pivot(index=shape, columns="procedure", values=of)
     return wide[["full", "published"]].div(wide["exact"], axis=0)
 
 
