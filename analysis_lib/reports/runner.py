@@ -28,11 +28,9 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class NotebookFailed(StudyError):
-    """A notebook stopped; `code` is 2 when its input was bad, else 1."""
+    """A notebook stopped, and not because its input was bad."""
 
-    def __init__(self, message: str, code: int):
-        super().__init__(message)
-        self.code = code
+    code = 1
 
 
 def parameters_of(notebook: Path) -> dict[str, str | int | float | bool]:
@@ -128,8 +126,8 @@ def _kernel_manager(scratch: str) -> type:
 def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) -> None:
     """Execute `notebook` with `parameters` and write the executed copy to `target`.
 
-    Raises StudyError before a kernel starts when a parameter is wrong, and NotebookFailed when a cell raises or the
-    kernel dies; the copy with the error is then kept as `<name>.failed.ipynb` beside `target`.
+    Raises StudyError when its input is bad, wrong parameters before a kernel starts, and NotebookFailed when a cell
+    raises anything else or the kernel dies. A copy with the error is kept as `<name>.failed.ipynb` beside `target`.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -150,7 +148,7 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) ->
             raise _failure(notebook, error, failed) from None
         except DeadKernelError:
             cause = "its kernel died, most often for want of memory; fewer SAMPLES or TASKS need less"
-            raise NotebookFailed(f"{notebook.name}: {cause}", 1) from None
+            raise NotebookFailed(f"{notebook.name}: {cause}") from None
         _keep(copy, target)
 
 
@@ -158,9 +156,10 @@ def _keep(copy: Path, target: Path) -> None:
     write_atomic(target, f"{nbformat.writes(clean(read(copy)))}\n".encode())
 
 
-def _failure(notebook: Path, error: Any, failed: Path) -> NotebookFailed:
+def _failure(notebook: Path, error: Any, failed: Path) -> StudyError:
     """One line from papermill's error: the notebook, the cell, the last line that Python would print, the copy."""
     text = (ANSI.sub("", error.evalue).strip().splitlines() or [""])[-1]
     bad_input = error.ename in ("StudyError", "SampleError")
     what = text if bad_input else f"{error.ename}: {text}".rstrip(": ")
-    return NotebookFailed(f"{notebook.name}, In [{error.exec_count}]: {what} (kept as {failed})", 2 if bad_input else 1)
+    kind = StudyError if bad_input else NotebookFailed
+    return kind(f"{notebook.name}, In [{error.exec_count}]: {what} (kept as {failed})")
