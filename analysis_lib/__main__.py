@@ -1,36 +1,58 @@
 """The command line: `python -m analysis_lib VERB …`.
 
-Only what a verb needs is imported, so help and mistyped names answer at once. Bad input ends with one line on stderr
-and exit code 2; an interrupted run ends with 130, and the same command goes on where it stopped.
+Verbs and options are said here once; what a verb needs is imported when it runs, so help and mistyped names answer at
+once. Bad input ends with one line on stderr and exit code 2; an interrupted run ends with 130, and the same command
+goes on where it stopped.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from analysis_lib import paths
 from analysis_lib.errors import StudyError
 
-OPTIONS = {  # options of sweep: (shown value, help)
-    "model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name"),
-    "benchmark": ("NAME[:ROOT]", "embedded, or NAME:ROOT with a folder as published or a hub id owner/name@COMMIT"),
-    "tasks": ("A,B", "tasks (default: all)"),
-    "samples": ("N", "questions a task, drawn with the seed (default: 0, all)"),
-    "edges": ("all|NAME,..", "edge sets for knockouts (default: all, the paper's eleven)"),
-    "window": ("K", "layers cut together (default: auto, the share that 9 has of 32 layers)"),
-    "style": ("STYLE", "center, inverse, top_down or bottom_up (default: center)"),
-    "keep": ("KEEP", "samples that get knockouts: answered correct, wrong, or all (default: correct)"),
-    "measure": (
-        "A,B",
-        "out of knockout,emergence,lens,pathway (default: these), controls, widths, pairs, heads, response",
-    ),
-    "dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
-    "device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
-    "seed": ("N", "of the draw of samples and of random pathways (default: 0)"),
-    "mode": ("MODE", "exact: recompute what a cut can change; full: a complete pass (default: exact)"),
-    "out": ("DIR", "results folder (default: data/results/MODEL/BENCHMARK-kWINDOW-STYLE)"),
+FORMATS = "embedded, or NAME:ROOT with a folder as published or a hub id owner/name@COMMIT"
+REQUIRED, FLAG = {"required": True}, {"action": "store_const", "const": True}
+COMMON = {  # option: (value as help shows it, help, what else argparse must know)
+    "--tasks": ("A,B", "tasks (default: all)"),
+    "--samples": ("N", "questions a task, drawn with the seed (default: 0, all)"),
+    "--window": ("K", "layers cut together (default: auto, the share that 9 has of 32 layers)"),
+    "--device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
+    "--seed": ("N", "of the draw of samples, random controls and the split of the videos (default: 0)"),
+}
+SWEEP = {
+    "--model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name", REQUIRED),
+    "--benchmark": ("NAME[:ROOT]", FORMATS, REQUIRED),
+    **COMMON,
+    "--edges": ("all|NAME,..", "edge sets for knockouts (default: all, the paper's eleven)"),
+    "--style": ("STYLE", "center, inverse, top_down or bottom_up (default: center)"),
+    "--keep": ("KEEP", "samples that get knockouts: answered correct, wrong, or all (default: correct)"),
+    "--measure": ("A,B", "knockout,emergence,lens,pathway (default: these), controls, widths, pairs, heads, response"),
+    "--dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
+    "--mode": ("MODE", "exact: recompute what a cut can change; full: a complete pass (default: exact)"),
+    "--out": ("DIR", "results folder (default: data/results/MODEL/BENCHMARK-kWINDOW-STYLE)"),
+}
+NOTEBOOKS = {  # parameters of notebooks that are options of reproduce
+    "--model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name (default: embedded)"),
+    "--image-model": ("PATH_OR_HUB_ID", "its image-only base, for notebook 01 (default: only embedded has one)"),
+    "--benchmark": ("NAME[:ROOT]", f"{FORMATS} (default: embedded)"),
+    **COMMON,
+    "--map-samples": ("N", "questions a task for maps of heads, frame pairs and window sizes (0: as --samples)"),
+    "--out": ("DIR", "results, figures and executed copies go below this folder, not to the committed places"),
+}
+REPRODUCE = NOTEBOOKS | {
+    "--notebooks": ("NN,NN", "only these, for example 00,03 (default: all)"),
+    "--figures-only": (None, "redraw from stored results, without a model", FLAG),
+    "--forecast": (None, "say how long all questions would take", FLAG),
+    "-p": ("NAME=VALUE", "any other notebook parameter", {"action": "append"}),
+}
+TRAIN = {
+    "--seed": ("N", "of weights and data (default: 0)", {"type": int}),
+    "--device": ("DEVICE", "auto, cpu or cuda (default: auto)", {"choices": ("auto", "cpu", "cuda")}),
+    "--out": ("DIR", f"where the two checkpoint folders are written (default: {paths.MODELS})", {"type": Path}),
 }
 
 
@@ -41,11 +63,8 @@ class _Parser(argparse.ArgumentParser):
         raise StudyError(f"{message}; see {self.prog} --help")
 
 
-def _sweep(argv: Sequence[str]) -> int:
-    parser = _Parser(prog="python -m analysis_lib sweep", allow_abbrev=False, description=VERBS["sweep"][1])
-    for name, (shown, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", metavar=shown, help=text, required=name in ("model", "benchmark"))
-    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+def _sweep(**given: str) -> None:
+    """Measure a model on a benchmark and store the rows; only what is missing is computed."""
     from analysis_lib.study.request import check_request
 
     check_request(**{name: value for name, value in given.items() if name != "out"})  # before anything heavy
@@ -59,37 +78,44 @@ def _sweep(argv: Sequence[str]) -> int:
         print(f"skipped {row.sample_id}: {row.reason}")
     if skipped > 5:
         print(f"and {skipped - 5} more in {found.dir / 'skipped.parquet'}")
-    return 0
 
 
-def _reproduce(argv: Sequence[str]) -> int:
+def _reproduce(notebooks: str = "", figures_only: bool = False, forecast: bool = False, p=(), **given: Any) -> None:
+    """Execute the notebooks of the study."""
     from analysis_lib.reports import reproduce
 
-    return reproduce.main(argv) or 0
+    if given.get("model", "embedded") != "embedded":
+        given.setdefault("image_model", "")  # the embedded image model is not the base of another model
+    for pair in p:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise StudyError(f"-p takes NAME=VALUE, not {pair!r}")
+        given[name] = value
+    given |= {"compute": False} if figures_only else {}
+    if forecast and not (given.get("out") and given.get("samples", "0") != "0"):
+        raise StudyError("--forecast needs --samples and an --out of its own to reckon from")
+    took = reproduce.reproduce(given, notebooks)
+    if forecast:
+        print(reproduce.forecast(given, took))
 
 
-def _train(argv: Sequence[str]) -> int:
+def _train(**given: Any) -> None:
+    """Re-create the embedded models from nothing."""
     from analysis_lib.embedded import train
 
-    return train.main(argv) or 0
+    train.train(**given)
 
 
-def _benchmark(argv: Sequence[str]) -> int:
-    from analysis_lib import paths
+def _benchmark(out: Path = paths.BENCHMARK) -> None:
+    """Render the embedded benchmark."""
     from analysis_lib.embedded import quiz
 
-    parser = _Parser(prog="python -m analysis_lib benchmark", allow_abbrev=False, description=VERBS["benchmark"][1])
-    parser.add_argument("--out", type=Path, default=paths.BENCHMARK, metavar="DIR", help=f"default: {paths.BENCHMARK}")
-    folder = parser.parse_args(argv).out
-    quiz.write_benchmark(folder)
-    print(f"the embedded benchmark is in {folder}")
-    return 0
+    quiz.write_benchmark(out)
+    print(f"the embedded benchmark is in {out}")
 
 
-def _doctor(argv: Sequence[str]) -> int:
-    parser = _Parser(prog="python -m analysis_lib doctor", allow_abbrev=False, description=VERBS["doctor"][1])
-    parser.add_argument("benchmark", metavar=OPTIONS["benchmark"][0], help=OPTIONS["benchmark"][1])
-    benchmark = parser.parse_args(argv).benchmark
+def _doctor(benchmark: str) -> int:
+    """Check a download of a benchmark: counts, missing or broken videos, licences, revision."""
     from analysis_lib.embedded import door
     from analysis_lib.inputs import doctor
 
@@ -97,33 +123,37 @@ def _doctor(argv: Sequence[str]) -> int:
     return doctor.main(benchmark)
 
 
-VERBS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "sweep": (_sweep, "Measure a model on a benchmark and store the rows; only what is missing is computed."),
-    "reproduce": (_reproduce, "Execute the notebooks of the study."),
-    "train": (_train, "Re-create the embedded models from nothing."),
-    "benchmark": (_benchmark, "Render the embedded benchmark."),
-    "doctor": (_doctor, "Check a download of a benchmark: counts, missing or broken videos, licences, revision."),
+VERBS = {
+    "sweep": (_sweep, SWEEP),
+    "reproduce": (_reproduce, REPRODUCE),
+    "train": (_train, TRAIN),
+    "benchmark": (_benchmark, {"--out": ("DIR", f"default: {paths.BENCHMARK}", {"type": Path})}),
+    "doctor": (_doctor, {"benchmark": ("NAME[:ROOT]", FORMATS)}),
 }
 
 
-def _help() -> str:
-    lines = ["usage: python -m analysis_lib VERB ...", "", "verbs (each has its own --help):"]
-    return "\n".join([*lines, *(f"  {name:<10} {text}" for name, (_, text) in VERBS.items())])
+def _run(verb: str, words: Sequence[str]) -> int:
+    if verb not in VERBS:
+        raise StudyError(f"unknown verb {verb!r}; known: {', '.join(VERBS)}")
+    run, options = VERBS[verb]
+    parser = _Parser(f"python -m analysis_lib {verb}", description=run.__doc__, allow_abbrev=False)
+    for name, (shown, text, *more) in options.items():
+        parser.add_argument(name, metavar=shown, help=text, default=argparse.SUPPRESS, **dict(*more))
+    return run(**vars(parser.parse_args(words))) or 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0, 2 (bad input) or 130 (interrupted), or what the verb returns."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(_help())
+    """Run one verb; returns the exit code: 0, 1 (a notebook failed), 2 (bad input) or 130 (interrupted)."""
+    verb, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if verb in ("-h", "--help"):
+        print("usage: python -m analysis_lib VERB ...\n\nverbs (each has its own --help):")
+        print("\n".join(f"  {name:<10} {run.__doc__}" for name, (run, _) in VERBS.items()))
         return 0
     try:
-        if words[0] not in VERBS:
-            raise StudyError(f"unknown verb {words[0]!r}; known: {', '.join(VERBS)}")
-        return VERBS[words[0]][0](words[1:])
-    except StudyError as error:
+        return _run(verb, words)
+    except (StudyError, OSError) as error:  # OSError: a full disk, for one
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return error.code if isinstance(error, StudyError) else 2
     except KeyboardInterrupt:
         print("interrupted; what was measured is stored, the same command goes on from there", file=sys.stderr)
         return 130

@@ -1,11 +1,13 @@
 """The two errors of the study: input that cannot be used at all, and one sample that cannot be used.
 
-Both carry one line for the reader, which names the thing and the fix. The command line prints it and exits with 2.
+Both carry one line for the reader, which names the thing and the fix. The command line prints it.
 """
 
 
 class StudyError(ValueError):
     """Input that stops a run: an unknown model, a folder without weights, settings that contradict stored results."""
+
+    code = 2  # what the command line exits with
 
 
 class SampleError(StudyError):

@@ -33,7 +33,7 @@ def test_help_lists_the_verbs(capsys):
         assert all(f"\n  {verb} " in printed for verb in ("sweep", "reproduce", "train", "benchmark", "doctor"))
 
 
-@pytest.mark.parametrize("verb", ["sweep", "benchmark", "doctor"])
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_verbs_have_help(verb, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main([verb, "--help"])
@@ -115,9 +115,71 @@ def test_a_sweep_says_what_it_stored(root, tmp_path, capsys):
     assert "1 of 1 samples stored, computing 0" in capsys.readouterr().out
 
 
-def test_other_verbs_get_the_remaining_words(monkeypatch):
+@pytest.fixture
+def reproduced(monkeypatch):
+    """What the verb `reproduce` asks for, one (given, which) a call."""
     from analysis_lib.reports import reproduce
 
     seen = []
-    monkeypatch.setattr(reproduce, "main", lambda argv: seen.append(argv) or 3)
-    assert cli.main(["reproduce", "--model", "x"]) == 3 and seen == [["--model", "x"]]
+    monkeypatch.setattr(reproduce, "reproduce", lambda given, which: seen.append((given, which)) or 60.0)
+    return seen
+
+
+def test_options_of_reproduce_reach_the_notebooks_as_text(reproduced):
+    assert cli.main(["reproduce", "--samples", "3", "--notebooks", "00,03", "--map-samples", "0"]) == 0
+    assert reproduced == [({"samples": "3", "map_samples": "0"}, "00,03")]
+
+
+def test_figures_only_means_no_compute(reproduced):
+    assert cli.main(["reproduce", "--figures-only", "--image-model", "b", "-p", "share=1", "-p", "x=a=b"]) == 0
+    assert reproduced == [({"image_model": "b", "share": "1", "x": "a=b", "compute": False}, "")]
+
+
+@pytest.mark.parametrize(
+    ("line", "base"),
+    [("", None), ("--model embedded", None), ("--model a/b", ""), ("--model a/b --image-model c", "c")],
+)
+def test_another_model_is_not_compared_with_the_embedded_base(line, base, reproduced):
+    assert cli.main(["reproduce", *line.split()]) == 0
+    assert reproduced[0][0].get("image_model") == base
+
+
+@pytest.mark.parametrize("line", [["--forecast"], ["--forecast", "--samples", "2"], ["--forecast", "--out", "x"]])
+def test_forecast_needs_a_small_run_of_its_own(line, reproduced, capsys):
+    assert cli.main(["reproduce", *line]) == 2
+    assert "--forecast needs --samples and an --out" in one_line(capsys) and not reproduced
+
+
+def test_forecast_is_said_after_the_run(reproduced, monkeypatch, capsys):
+    from analysis_lib.reports import reproduce
+
+    monkeypatch.setattr(reproduce, "forecast", lambda given, took: f"{given} {took}")
+    assert cli.main(["reproduce", "--forecast", "--samples", "2", "--out", "x"]) == 0
+    assert capsys.readouterr().out == "{'samples': '2', 'out': 'x'} 60.0\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "line"),
+    [
+        ("reproduce", ["--windw", "3"], "unrecognized arguments: --windw 3"),
+        ("reproduce", ["--sample", "3"], "unrecognized arguments: --sample 3"),  # no abbreviations
+        ("reproduce", ["-p", "share"], "-p takes NAME=VALUE, not 'share'"),
+        ("train", ["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        ("benchmark", ["--uot", "x"], "unrecognized arguments: --uot x"),
+        ("doctor", [], "required: NAME[:ROOT]"),
+    ],
+)
+def test_bad_words_after_any_verb_end_with_one_line(verb, words, line, capsys):
+    assert cli.main([verb, *words]) == 2
+    assert line in one_line(capsys)
+
+
+def test_train_gets_what_is_given(monkeypatch):
+    from pathlib import Path
+
+    from analysis_lib.embedded import train
+
+    seen = []
+    monkeypatch.setattr(train, "train", lambda **given: seen.append(given))
+    assert cli.main(["train"]) == cli.main(["train", "--seed", "1", "--device", "cpu", "--out", "x"]) == 0
+    assert seen == [{}, {"seed": 1, "device": "cpu", "out": Path("x")}]

@@ -6,7 +6,6 @@ same command resumes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
@@ -176,17 +175,6 @@ def _restore(store: Path, stage: Stage, model: Any, heads: Any, optimizers: list
     for optimizer, old in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(old)
     return state["step"], state["seconds"], state["shown"]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python -m analysis_lib train`: run every stage that is not finished, then write the two checkpoints."""
-    parser = argparse.ArgumentParser(prog="python -m analysis_lib train", description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--out", type=Path, default=paths.MODELS, help="where the two checkpoint folders are written")
-    args = parser.parse_args(argv)
-    train(seed=args.seed, device=args.device, out=args.out)
-    return 0
 
 
 def train(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS) -> None:

@@ -1,7 +1,8 @@
-"""What runs cost: seconds and operations, what part of a sweep's time is not the model's own work, and how much its
-tensors hold at once."""
+"""What runs cost: seconds, operations, the share of time that is not the model's own work, and memory.
 
-from __future__ import annotations
+torch counts operations and says who calls them. What tensors hold is counted here: torch's MemTracker adds inputs and
+weights to it.
+"""
 
 import statistics
 import time
@@ -11,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import pandas as pd
 import torch
+from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,47 +24,45 @@ from analysis_lib.instrument import grouped
 MODEL, OURS = "the model's", "ours"  # whose operations a profiler sees
 
 
-def costs(runs: list[tuple[Callable[[], Any], int]], repeats: int) -> list[dict[str, float]]:
-    """Median seconds, and floating-point operations in 10^9, of each of `runs`, times how often it is needed.
+@torch.no_grad()
+def costs(runs: list[tuple[Callable[[], Any], int]], repeats: int) -> pd.DataFrame:
+    """Median `seconds`, and `gflop`, 10^9 floating-point operations, of each of `runs`, times how often it is needed.
 
     They are timed in turns, so that a slow moment of the machine meets them all.
     """
-    counted, spent = [], [[] for _ in runs]
+    counted = []
     for run, _ in runs:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter:
             run()
         counted.append(counter.get_total_flops() / 1e9)
-    for _ in range(repeats):
-        for (run, _), own in zip(runs, spent, strict=True):
-            began = time.perf_counter()
-            with torch.no_grad():
-                run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            own.append(time.perf_counter() - began)
-    seconds = [statistics.median(own or [float("nan")]) for own in spent]
-    return [{"seconds": s * n, "gflop": g * n} for s, g, (_, n) in zip(seconds, counted, runs, strict=True)]
+    spent = [[_seconds(run) for run, _ in runs] for _ in range(repeats)]
+    seconds = pd.DataFrame(spent, columns=range(len(runs)), dtype=float).median()
+    return pd.DataFrame({"seconds": seconds, "gflop": counted}).mul([times for _, times in runs], axis=0)
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def overhead(run: Callable[[], Any], *, repeats: int = 25) -> float:
     """Percent of an exact sweep's time outside the model's operations: Python, masks, rows and keys that are moved.
 
     An operation is the model's if one of its modules or its attention kernel calls it, and ours if our code does, that
-    between a module and the kernel included. The profiler's own bookkeeping is no part of a sweep, so operations are
-    timed under it and the sweep without it, in turns; medians of both.
+    between a module and the kernel included. Operations are timed under the profiler and the sweep without it, since
+    its bookkeeping is no part of a sweep; in turns, medians of both.
     """
-    from torch.profiler import ProfilerActivity, profile
-
     kernels, spent = [], []
     run()
     for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        spent.append(time.perf_counter() - began)
+        spent.append(_seconds(run))
         with _owners(), profile(activities=[ProfilerActivity.CPU]) as seen:
             run()
-        operations = [event for event in seen.events() if event.name.startswith("aten::")]
-        kernels.append(sum(event.self_cpu_time_total for event in operations if _owner(event) == MODEL) / 1e6)
+        operations = [event for event in seen.events() if event.name.startswith("aten::") and _owner(event) == MODEL]
+        kernels.append(sum(event.self_cpu_time_total for event in operations) / 1e6)
     return 100 * (1 - statistics.median(kernels) / statistics.median(spent))
 
 
@@ -69,12 +70,8 @@ def overhead(run: Callable[[], Any], *, repeats: int = 25) -> float:
 def _owners() -> Iterator[None]:
     """Inside the block a profiler sees whose code calls an operation."""
 
-    def marked(name: str, run: Callable) -> Callable:
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            with torch.profiler.record_function(name):  # a new one a call: modules call modules
-                return run(*args, **kwargs)
-
-        return recorded
+    def marked(name: str, run: Callable) -> Callable:  # a new mark each call: modules call modules
+        return lambda *args, **kwargs: record_function(name)(run)(*args, **kwargs)
 
     kernel = grouped._kernel
     with (
@@ -104,30 +101,20 @@ def peak_bytes(run: Callable[[], Any]) -> int:
 class _Held(TorchDispatchMode):
     """Counts each new storage from the operation that makes it until it is freed."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.peak, self.known = 0, 0, weakref.WeakSet()
+    now, peak = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        with self:  # in inference mode compound operations come whole
-            parts = func.decompose(*args, **(kwargs or {}))
-        if parts is not NotImplemented:
-            return parts
-        before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        given = _storages((args, kwargs))  # their views, and what is changed in place, are not new
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if torch.is_tensor(leaf):
-                self._count(leaf.untyped_storage(), before)
+        for storage in _storages(out) - given:
+            self._add(storage.nbytes())
+            weakref.finalize(storage, self._add, -storage.nbytes())
         return out
 
-    def _count(self, storage: torch.UntypedStorage, before: set[int]) -> None:
-        if id(storage) in before or storage in self.known:  # a view, or what was there
-            return
-        self.known.add(storage)
-        size = storage.nbytes()
+    def _add(self, size: int) -> None:
         self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._freed, size)
 
-    def _freed(self, size: int) -> None:
-        self.now -= size
+
+def _storages(tree: Any) -> set[torch.UntypedStorage]:
+    return {leaf.untyped_storage() for leaf in tree_leaves(tree) if torch.is_tensor(leaf)}

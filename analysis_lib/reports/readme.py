@@ -1,6 +1,5 @@
 """Writes numbers into README.md, between marks, from stored results alone: the findings, and the cost of a sweep."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +8,7 @@ from analysis_lib import findings, paths
 from analysis_lib.errors import StudyError
 
 BEGIN, END = "<!-- findings: written by `make readme` -->\n", "<!-- end of findings -->\n"
-# The notebook that measures each finding of the paper, its statement, and the claims (by name) that make it up.
-FINDINGS = {
+FINDINGS = {  # of the paper, by the notebook that measures them: the statement, and the claims that make it up
     "01_cross_frame_interaction": (
         "Temporal reasoning starts with cross-frame interaction in early-to-middle layers",
         ("cross-frame early", "video training", "first half decides")),
@@ -29,7 +27,7 @@ FINDINGS = {
 def findings_block() -> str:
     """Markdown: the embedded model's accuracy, and one row per finding with each claim's effect and verdict."""
     table = findings.across_models("embedded", model="embedded", image_model="embedded-image")
-    own = table[table["model"] == "embedded"].set_index("name")
+    own = table.query("model == 'embedded'").set_index("name")
     able = own.loc["above chance"]
     text = f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.\n\n"
     text += "| finding of the paper | measured here | notebook |\n|---|---|---|\n"
@@ -44,34 +42,30 @@ def cost_block() -> str:
     """Markdown: seconds of one sweep on the embedded model, and operations of one in the 7B shape, by procedure."""
     table = pd.read_csv(paths.DATA / "bench" / "cpu.csv")
     costs = table.set_index(["model", "edge_sets", "procedure"]).sort_index()
-    large = costs.loc["LLaVA-NeXT-7B shape", "all"]["gflop"] / 1e3
-    memory = table["gpu_memory_mb"].max() / 1024
-    texts = [_embedded_cost(threads, rows) for threads, rows in costs.loc["embedded"].groupby("threads")]
-    return (
-        f"A sweep on the embedded model:\n\n{''.join(texts)}\nCounted for the shape of LLaVA-NeXT-7B, in 10¹² "
-        f"operations: {_costs(large, ',.0f')}; its exact sweep holds {memory:.0f} GiB at most beyond the weights.\n"
+    text = "A sweep on the embedded model:\n\n"
+    for threads, rows in costs.loc["embedded"].groupby("threads"):
+        seconds, last = rows.loc["all"]["seconds"], rows.loc["into last"]["seconds"]
+        text += (
+            f"- {threads} CPU thread{'s' * (threads > 1)}: {_compared(seconds, '.2f', ' s')}. Into the "
+            f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. "
+            f"{rows['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations.\n"
+        )
+    tera = costs.loc["LLaVA-NeXT-7B shape", "all"]["gflop"] / 1e3
+    return text + (
+        f"\nCounted for the shape of LLaVA-NeXT-7B, in 10¹² operations: {_compared(tera, ',.0f')}; its exact sweep "
+        f"holds {table['gpu_memory_mb'].max() / 1024:.0f} GiB at most beyond the weights.\n"
     )
 
 
-def _embedded_cost(threads: int, rows: pd.DataFrame) -> str:
-    """A list item: seconds of a sweep on so many CPU threads."""
-    last = rows.loc["into last"]["seconds"]
-    return (
-        f"- {threads} CPU thread{'s' * (threads > 1)}: {_costs(rows.loc['all']['seconds'], '.2f', ' s')}. Into the "
-        f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. "
-        f"{rows['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations.\n"
-    )
-
-
-def _costs(cost: pd.Series, form: str, unit: str = "") -> str:
+def _compared(cost: pd.Series, form: str, unit: str = "") -> str:
     """The three procedures' costs, and how many times that of `exact` the others have."""
-    texts = [f"{cost['exact']:{form}}{unit} exact"]
-    for name in ("full", "published"):
-        texts.append(f"{cost[name]:{form}}{unit} {name} ({cost[name] / cost['exact']:.1f} times)")
-    return ", ".join(texts)
+    others = [
+        f"{cost[name]:{form}}{unit} {name} ({cost[name] / cost['exact']:.1f} times)" for name in ("full", "published")
+    ]
+    return ", ".join([f"{cost['exact']:{form}}{unit} exact", *others])
 
 
-BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
+BLOCKS = {
     (BEGIN, END): findings_block,
     ("<!-- cost: written by `make readme` -->\n", "<!-- end of cost -->\n"): cost_block,
 }

@@ -5,21 +5,17 @@ What a notebook promises. One cell tagged `parameters` holds only lines such as 
 
 * `out = ""` writes to the committed places (data/results, figures, notebooks/executed). Any other value is a folder
   below which everything is written; the executed copies go to OUT/executed/<model>.
-* `image_model = ""` means that there is no image-only base to compare with: notebook 01 says so and shows the model
-  alone. This is what another `--model` gets unless it names its base.
-* `compute = False` is the redraw: no model is loaded, and the study refuses, naming the command that measures, where
-  rows are missing.
+* `image_model = ""`: there is no image-only base to compare with, and notebook 01 shows the model alone. This is what
+  another `--model` gets unless it names its base.
+* `compute = False` is the redraw: no model is loaded, and where rows are missing the study names the command that
+  measures them.
 
-An option of the command line goes to every selected notebook that takes a parameter of that name. One that no selected
-notebook takes is refused, and so is a redraw or another output folder where a single notebook could not follow it.
-Nothing is skipped because it ran before: the results store knows which rows exist, so a second run only draws. The
-number of compute threads is left to torch, which takes all cores.
+An option goes to every selected notebook that takes a parameter of that name. One that none takes is refused, and so is
+a redraw or another output folder where a single notebook could not follow it. Nothing is skipped because it ran before:
+the results store knows which rows exist, so a second run only draws.
 """
 
-import argparse
 import csv
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,21 +26,11 @@ from analysis_lib import paths
 from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import is_open
-from analysis_lib.reports.runner import NotebookFailed, check_parameters, parameters_of, run_notebook
+from analysis_lib.paths import write_atomic
+from analysis_lib.reports.runner import check_parameters, parameters_of, run_notebook
+from analysis_lib.study.request import check_request
 from analysis_lib.study.tables import SECONDS
 
-OPTIONS = {
-    "model": "checkpoint folder, hub id, or `embedded`",
-    "image_model": "the image-only base of the model, for notebook 01 (default: only the embedded model has one)",
-    "benchmark": "`embedded` or NAME:ROOT, for example tvbench:/data/TVBench",
-    "tasks": "tasks, separated by commas (default: all)",
-    "samples": "questions a task (0 = all)",
-    "map_samples": "questions a task for the maps of heads, frame pairs and window sizes (0 = as many as `samples`)",
-    "window": "layers in a knockout window, or `auto`",
-    "seed": "seed of the draw of samples, of random controls and of the split of the videos",
-    "device": "auto, cpu or cuda",
-    "out": "write results, figures and executed copies below this folder, not to the committed places",
-}
 MAPS = {"widths", "pairs", "heads"}  # what is measured on `map_samples` questions a task
 FOR_ALL = ("compute", "out")  # a notebook that ignored one of these would measure, or overwrite committed files
 
@@ -64,10 +50,9 @@ def select(which: str = "", folder: Path = paths.NOTEBOOKS) -> list[Path]:
 def assign(notebooks: Sequence[Path], given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The checked parameters of each notebook; StudyError for a parameter that goes nowhere."""
     takes = [parameters_of(notebook) for notebook in notebooks]
-    nowhere = [name for name in given if not any(name in names for names in takes)]
-    check_parameters(notebooks[0], {name: given[name] for name in nowhere})  # raises if there is one
+    known = {name for names in takes for name in names}  # what is not goes to all, so the first one refuses it
     return [
-        check_parameters(notebook, {name: given[name] for name in given if name in names or name in FOR_ALL})
+        check_parameters(notebook, {n: given[n] for n in given if n in names or n in FOR_ALL or n not in known})
         for notebook, names in zip(notebooks, takes, strict=True)
     ]
 
@@ -75,40 +60,30 @@ def assign(notebooks: Sequence[Path], given: Mapping[str, Any]) -> list[dict[str
 def executed_folder(model: str, out: str = "", base: Path = paths.EXECUTED) -> Path:
     """Where the executed copies of a model go; StudyError if nothing can be written there."""
     folder = (Path(out) / "executed" if out else base) / Path(model).name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StudyError(f"cannot write to {folder}: {error.strerror}; name another folder with --out") from None
+    probe = folder / ".writable"
+    write_atomic(probe, b"")
+    probe.unlink()
     return folder
 
 
 def reproduce(
     given: Mapping[str, Any], which: str = "", *, folder: Path = paths.NOTEBOOKS, base: Path = paths.EXECUTED
 ) -> float:
-    """Execute the selected notebooks in order, with one line of progress each; return the seconds that they took.
+    """Execute the selected notebooks of `folder`, with one line of progress each; return the seconds that they took.
 
-    Args:
-        given: parameters by name, as values or as text from a command line.
-        which: the first letters of the notebooks wanted, separated by commas; empty for all.
-        folder: where the notebooks are.
-        base: the parent of the executed copies when `given` has no `out`.
-
-    Raises StudyError for bad input, before the first kernel starts where that can be known, and NotebookFailed.
+    `given` are parameters by name, as values or as text from a command line; `which`: see `select`; `base` is the
+    parent of the executed copies when `given` has no `out`. Raises StudyError for bad input, before the first kernel
+    starts where that can be known, and NotebookFailed.
     """
-    benchmark = str(given.get("benchmark", ""))
-    if is_open(benchmark):
+    if is_open(benchmark := str(given.get("benchmark", ""))):
         raise StudyError(f"the notebooks need options, {benchmark} has none; docs/open_ended.md says how to measure it")
     notebooks = select(which, folder)
     parameters = assign(notebooks, given)
-    defaults = parameters_of(notebooks[0])
-    model = str(given.get("model") or defaults["model"].default)
-    target = executed_folder(model, str(given.get("out", "")), base)
+    first = parameters_of(notebooks[0]) | parameters[0]
+    target = executed_folder(first["model"], first["out"], base)
     begin = time.monotonic()
-    if parameters[0].get("compute", True) and "benchmark" in defaults:
-        # here, so that a first run's copies do not differ from a second's
-        door.render(parameters[0].get("benchmark", defaults["benchmark"].default))
+    if first["compute"] and "benchmark" in first:
+        door.render(first["benchmark"])  # here, so that a first run's copies do not differ from a second's
     for number, (notebook, values) in enumerate(zip(notebooks, parameters, strict=True), start=1):
         print(f"[{number}/{len(notebooks)}] {notebook.stem:<32}", end="", flush=True)
         start = time.monotonic()
@@ -127,10 +102,9 @@ def forecast(given: Mapping[str, Any], took: float) -> str:
     """How long all questions would take, after a run with `given` (`samples`, and an `out` of its own) took `took`
     seconds: what each sweep spent on its samples grows with their number, the rest stays.
     """
-    benchmark = str(given.get("benchmark", "embedded"))
-    tasks = [task.strip() for task in str(given.get("tasks", "")).split(",") if task.strip()]
-    asked = Counter(sample.task for sample in door.load_benchmark(benchmark, tasks=tasks)[0])
-    a_task = next(names["map_samples"].default for names in map(parameters_of, select()) if "map_samples" in names)
+    request = check_request(model="", benchmark=given.get("benchmark", "embedded"), tasks=given.get("tasks"))
+    asked = Counter(sample.task for sample in door.load_benchmark(request.benchmark, tasks=request.tasks)[0])
+    a_task = next(names["map_samples"] for names in map(parameters_of, select()) if "map_samples" in names)
     mapped = sum(min(count, a_task) for count in asked.values())
     more = 0.0
     for file in Path(given["out"]).rglob(SECONDS):
@@ -138,53 +112,3 @@ def forecast(given: Mapping[str, Any], took: float) -> str:
             wanted = mapped if MAPS.intersection(measures.split()) else asked.total()
             more += float(spent) * (wanted / int(count) - 1)
     return f"all {asked.total()} questions will take about {(took + more) / 60:.0f} minutes on this machine"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis_lib reproduce", allow_abbrev=False, description="Execute the notebooks of the study."
-    )
-    for name, text in OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=text, metavar=name.upper())
-    parser.add_argument("--notebooks", default="", metavar="NN,NN", help="only these, for example 00,03 (default: all)")
-    parser.add_argument("--figures-only", action="store_true", help="redraw from stored results, without a model")
-    parser.add_argument("--forecast", action="store_true", help="say how long all questions would take")
-    parser.add_argument(
-        "-p", dest="more", action="append", default=[], metavar="NAME=VALUE", help="any other notebook parameter"
-    )
-    return parser
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """The notebook parameters that the command line names, as text."""
-    given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
-    if given.get("model", "embedded") != "embedded":
-        given.setdefault("image_model", "")  # the embedded image model is not the base of another model
-    for pair in options.more:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise StudyError(f"-p takes NAME=VALUE, not {pair!r}")
-        given[name] = value
-    return given | ({"compute": False} if options.figures_only else {})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 (a notebook failed), 2 (bad input) or 130 (interrupted)."""
-    options = _parser().parse_args(argv)
-    try:
-        given = _given(options)
-        if options.forecast and not (given.get("out") and given.get("samples", "0") != "0"):
-            raise StudyError("--forecast needs --samples and an --out of its own to reckon from")
-        took = reproduce(given, options.notebooks)
-        if options.forecast:
-            print(forecast(given, took))
-    except (StudyError, OSError) as error:  # OSError: a full disk, for one
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NotebookFailed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return failure.code
-    except KeyboardInterrupt:
-        print("interrupted; what was measured is stored, the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0

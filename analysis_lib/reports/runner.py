@@ -1,79 +1,58 @@
 """Runs one notebook with checked parameters and writes an executed copy that is the same every time.
 
 papermill replaces the values of a notebook's parameter cell and executes it in a fresh kernel. It is lenient where a
-study must be strict, so this module (the only one that imports papermill) adds four things. Parameters are checked
+study must be strict, so this module (the only one that imports papermill) adds three things. Parameters are checked
 against the notebook before a kernel starts: an unknown name or a value of the wrong type is refused. The kernel is the
 interpreter that runs this module, whatever kernels the machine has registered, and it starts in the caller's folder, so
-relative paths mean the same in both. What changes from run to run (times, paths, random cell ids) is removed,
-so that two runs give the same file. The copy is written under another name and renamed, so that a run that is killed
-leaves the old copy.
+relative paths mean the same in both. What changes from run to run (times, paths, random cell ids) is removed.
 """
 
 import ast
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from analysis_lib.errors import StudyError
+from analysis_lib.paths import write_atomic
 
-TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+TYPES = ("str", "int", "float", "bool")
 YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 VOLATILE = ("papermill", "widgets", "execution", "collapsed", "scrolled")  # metadata of notebooks and cells
 BAR_TIMES = re.compile(r"\s*\[\d+:\d+[^\]\n]*\]")  # the `[00:03<00:00, 9.7it/s]` of a progress bar
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class NotebookFailed(RuntimeError):
-    """A notebook stopped. The text is one line; `code` is the exit code (2 when its input was bad, else 1)."""
+class NotebookFailed(StudyError):
+    """A notebook stopped, and not because its input was bad."""
 
-    def __init__(self, message: str, code: int):
-        super().__init__(message)
-        self.code = code
+    code = 1
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a parameter cell."""
-
-    name: str
-    type: str
-    default: str | int | float | bool
-    help: str
-
-
-def parameters_of(notebook: Path) -> dict[str, Parameter]:
-    """The parameters that a notebook takes, by name, in the order of its cell tagged `parameters`.
+def parameters_of(notebook: Path) -> dict[str, str | int | float | bool]:
+    """The defaults of the parameters that a notebook takes, by name, in the order of its cell tagged `parameters`.
 
     Raises StudyError when there is not exactly one such cell, or it holds anything but typed plain values.
     """
-    cells = [c for c in read(notebook).cells if "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise StudyError(f"{notebook.name}: {len(cells)} cells are tagged `parameters`; exactly one is needed")
-    found = [_parameter(node, cells[0].source, notebook) for node in ast.parse(cells[0].source).body]
-    return {parameter.name: parameter for parameter in found}
-
-
-def _parameter(node: ast.stmt, source: str, notebook: Path) -> Parameter:
-    """One statement of the parameter cell, which must read `name: type = value  # comment`."""
-    try:
-        if not isinstance(node, ast.AnnAssign):
-            raise TypeError
-        kind, default = node.annotation.id, ast.literal_eval(node.value)
-        if type(default) is not TYPES[kind]:
-            raise TypeError
-    except (AttributeError, KeyError, TypeError, ValueError):
-        line = source.splitlines()[node.lineno - 1]
-        message = f"{notebook.name}: `{line}` in the parameter cell must read `name: type = value  # comment`"
-        raise StudyError(f"{message}, with a type out of {', '.join(TYPES)}") from None
-    rest = source.splitlines()[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-    return Parameter(node.target.id, kind, default, rest.strip().lstrip("# "))
+    sources = [cell.source for cell in read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(sources) != 1:
+        raise StudyError(f"{notebook.name}: {len(sources)} cells are tagged `parameters`; exactly one is needed")
+    defaults = {}
+    for node in ast.parse(sources[0]).body:
+        try:
+            name, kind, default = node.target.id, node.annotation.id, ast.literal_eval(node.value)
+            if kind not in TYPES or type(default).__name__ != kind:
+                raise TypeError
+        except (AttributeError, TypeError, ValueError):
+            line = sources[0].splitlines()[node.lineno - 1]
+            message = f"{notebook.name}: `{line}` in the parameter cell must read `name: type = value  # comment`"
+            raise StudyError(f"{message}, with a type out of {', '.join(TYPES)}") from None
+        defaults[name] = default
+    return defaults
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,23 +60,24 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
 
     Raises StudyError for a name that the notebook does not take, and for a value that is not of its type.
     """
-    takes = parameters_of(notebook)
-    for name in given:
-        if name not in takes:
-            raise StudyError(f"{notebook.name}: unknown parameter {name}; it takes {', '.join(takes)}")
-    return {name: _convert(value, takes[name], notebook) for name, value in given.items()}
+    defaults, values = parameters_of(notebook), {}
+    for name, value in given.items():
+        if name not in defaults:
+            raise StudyError(f"{notebook.name}: unknown parameter {name}; it takes {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            values[name] = _convert(value, kind)
+        except (KeyError, TypeError, ValueError):
+            raise StudyError(f"{notebook.name}: parameter {name} takes {kind.__name__}, not {value!r}") from None
+    return values
 
 
-def _convert(value: Any, parameter: Parameter, notebook: Path) -> Any:
-    kind = TYPES[parameter.type]
+def _convert(value: Any, kind: type) -> Any:
     if type(value) is kind or (kind is float and type(value) is int):
         return kind(value)
-    try:
-        if isinstance(value, str):
-            return YES_NO[value.lower()] if kind is bool else kind(value)
-    except (KeyError, ValueError):
-        pass
-    raise StudyError(f"{notebook.name}: parameter {parameter.name} takes {parameter.type}, not {value!r}")
+    if not isinstance(value, str):
+        raise TypeError
+    return YES_NO[value.lower()] if kind is bool else kind(value)
 
 
 def read(notebook: Path) -> nbformat.NotebookNode:
@@ -118,16 +98,12 @@ def clean(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
             del part.metadata["tags"]
         elif tags and (tags[0] == "injected-parameters" or tags[0].startswith("papermill")):
             part["id"] = f"{tags[0]}-{position}"  # papermill draws these at random
-        if part.get("outputs"):
-            part["outputs"] = [kept for output in part.outputs if (kept := _clean_output(output))]
+        outputs = part.get("outputs", [])
+        for output in outputs:
+            if output.get("name") == "stderr":
+                output["text"] = BAR_TIMES.sub("", output.text)
+        outputs[:] = [output for output in outputs if output.get("name") != "stderr" or output.text.strip()]
     return nb
-
-
-def _clean_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
-    if output.output_type == "stream" and output.name == "stderr":
-        output["text"] = BAR_TIMES.sub("", output.text)
-        return output if output.text.strip() else None
-    return output
 
 
 def _kernel_manager(scratch: str) -> type:
@@ -141,10 +117,8 @@ def _kernel_manager(scratch: str) -> type:
     environment |= {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore:IProgress"}  # a warning that names local paths
 
     class ThisInterpreter(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            # the kernel's own log only says that it talks over TCP and that it was asked to stop
-            return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]), env=environment)
+        # the kernel's own log only says that it talks over TCP and that it was asked to stop
+        kernel_spec = KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]), env=environment)
 
     return ThisInterpreter
 
@@ -152,8 +126,8 @@ def _kernel_manager(scratch: str) -> type:
 def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) -> None:
     """Execute `notebook` with `parameters` and write the executed copy to `target`.
 
-    Raises StudyError before a kernel starts when a parameter is wrong, and NotebookFailed when a cell raises or the
-    kernel dies; the copy with the error is then kept as `<name>.failed.ipynb` beside `target`.
+    Raises StudyError when its input is bad, wrong parameters before a kernel starts, and NotebookFailed when a cell
+    raises anything else or the kernel dies. A copy with the error is kept as `<name>.failed.ipynb` beside `target`.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -170,28 +144,22 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) ->
                 kernel_manager_class=_kernel_manager(scratch), coalesce_streams=True,
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
-            write(clean(read(copy)), failed)
+            _keep(copy, failed)
             raise _failure(notebook, error, failed) from None
         except DeadKernelError:
             cause = "its kernel died, most often for want of memory; fewer SAMPLES or TASKS need less"
-            raise NotebookFailed(f"{notebook.name}: {cause}", 1) from None
-        write(clean(read(copy)), target)
+            raise NotebookFailed(f"{notebook.name}: {cause}") from None
+        _keep(copy, target)
 
 
-def _failure(notebook: Path, error: Any, failed: Path) -> NotebookFailed:
+def _keep(copy: Path, target: Path) -> None:
+    write_atomic(target, f"{nbformat.writes(clean(read(copy)))}\n".encode())
+
+
+def _failure(notebook: Path, error: Any, failed: Path) -> StudyError:
     """One line from papermill's error: the notebook, the cell, the last line that Python would print, the copy."""
     text = (ANSI.sub("", error.evalue).strip().splitlines() or [""])[-1]
     bad_input = error.ename in ("StudyError", "SampleError")
     what = text if bad_input else f"{error.ename}: {text}".rstrip(": ")
-    return NotebookFailed(f"{notebook.name}, In [{error.exec_count}]: {what} (kept as {failed})", 2 if bad_input else 1)
-
-
-def write(nb: nbformat.NotebookNode, target: Path) -> None:
-    """Write a notebook so that `target` is either the old or the complete new file."""
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
-        os.replace(part, target)
-    except OSError as error:
-        raise StudyError(f"cannot write {target}: {error.strerror}; name another folder with --out") from None
+    kind = StudyError if bad_input else NotebookFailed
+    return kind(f"{notebook.name}, In [{error.exec_count}]: {what} (kept as {failed})")

@@ -5,11 +5,12 @@ import ast
 import nbformat
 import pytest
 
+from analysis_lib import __main__ as cli
 from analysis_lib import paths
-from analysis_lib.reports import reproduce
 from analysis_lib.reports.runner import parameters_of
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
+OPTIONS = {option.strip("-").replace("-", "_") for option in cli.NOTEBOOKS}
 EXECUTED = sorted(paths.EXECUTED.glob("*/*.ipynb"))
 FINDINGS = ["00_baseline_and_checks", "01_cross_frame_interaction", "02_video_language_integration"]
 FINDINGS += ["03_answer_emergence", "04_effective_pathways", "05_across_models"]
@@ -50,20 +51,21 @@ def test_source_opens_with_a_title(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_parameters_are_typed_and_commented(path):
-    parameters = parameters_of(path)
-    assert all(parameter.help for parameter in parameters.values())
-    assert {"model", "compute", "out"} <= set(parameters)
-    assert parameters["compute"].default is True and parameters["out"].default == ""
+    defaults = parameters_of(path)
+    (cell,) = (cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", []))
+    assert all(line.split("  # ")[1].strip() for line in cell.source.splitlines())
+    assert {"model", "compute", "out"} <= set(defaults)
+    assert defaults["compute"] is True and defaults["out"] == ""
 
 
 def test_every_option_reaches_a_notebook():
     taken = {name for path in SOURCES for name in parameters_of(path)}
-    assert set(reproduce.OPTIONS) <= taken
+    assert OPTIONS <= taken
 
 
 def test_defaults_agree_between_notebooks():
-    for option in reproduce.OPTIONS:
-        found = {parameters_of(path)[option].default for path in SOURCES if option in parameters_of(path)}
+    for option in OPTIONS:
+        found = {parameters_of(path)[option] for path in SOURCES if option in parameters_of(path)}
         assert len(found) == 1, option
 
 

@@ -15,7 +15,10 @@ from analysis_lib.reports import reproduce, runner
 from analysis_lib.study import runs as study
 
 matplotlib.use("agg")
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # GLM-4V's processor
+]
 
 
 def ask_what_it_knows(model, root):
