@@ -15,8 +15,8 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS, Question
 from analysis_lib.instrument.edges import Window, blocked_edges
-from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.hooks import attention_mask_hooks
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.models.decoder import decoder_layers, unembed
 from analysis_lib.models.families import FAMILIES

@@ -26,10 +26,10 @@ from analysis_lib import paths
 from analysis_lib.figures import bars as charts
 from analysis_lib.figures import style as plots
 from analysis_lib.inputs.records import Question
-from analysis_lib.instrument import engine, exact
+from analysis_lib.instrument import exact, knockout
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
-from analysis_lib.instrument.engine import Condition
+from analysis_lib.instrument.knockout import Condition
 from analysis_lib.instrument.receipts import measure
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.prompts import build_prompt
@@ -147,7 +147,7 @@ def count_memory(vlm: VideoLLM, inputs: Inputs) -> int:
 
     An upper bound: attention scores are among them, which fused kernels never store.
     """
-    with _without_numbers(), mock.patch.object(engine, "_room", lambda vlm: engine.MOST):
+    with _without_numbers(), mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST):
         return peak_bytes(sweep_alone(vlm, inputs)) >> 20
 
 
@@ -187,8 +187,8 @@ def _conditions(vlm: VideoLLM, inputs: Inputs, names: Sequence[str]) -> list[Con
 
 
 def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, conditions: list[Condition]) -> Callable[[], Any]:
-    table, index = engine.mask_table(vlm, inputs, conditions)
-    return lambda: list(engine.MODES[mode](vlm, inputs, conditions, table, index, None))
+    table, index = knockout.mask_table(vlm, inputs, conditions)
+    return lambda: list(knockout.MODES[mode](vlm, inputs, conditions, table, index, None))
 
 
 def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:

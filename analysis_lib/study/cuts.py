@@ -14,7 +14,7 @@ from typing import Any
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.edges import Window, blocked_edges, frame_edge_sets, window_sizes, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits, query_heads
+from analysis_lib.instrument.knockout import Condition, knockout_logits, query_heads
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.study.answers import Answer, Rows, Settings
 

@@ -10,7 +10,7 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument import exact, hooks, passes
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.instrument.receipts import last_digit_moved
 from analysis_lib.models.decoder import decoder_layers, unembed

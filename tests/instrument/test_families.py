@@ -16,9 +16,9 @@ from analysis_lib.errors import StudyError
 from analysis_lib.instrument import hooks
 from analysis_lib.instrument.checks import self_test
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges
-from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.exact import first_row, record
 from analysis_lib.instrument.hooks import attention_mask_hooks, measured_attention
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.models import families
 from analysis_lib.models.capture import decoder_call

@@ -9,7 +9,7 @@ import torch
 
 from analysis_lib.instrument import pathways
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.lens import answer_emergence
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.models.decoder import final_norm

@@ -1,4 +1,4 @@
-"""The engine: knockouts happen, prove it, compose with the model's own mask, and leave nothing behind."""
+"""Knockouts happen, prove it, compose with the model's own mask, and leave nothing behind."""
 
 import json
 from contextlib import nullcontext
@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument import engine, hooks, receipts
+from analysis_lib.instrument import hooks, knockout, receipts
 from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, windows
-from analysis_lib.instrument.engine import Condition, Receipt, knockout_logits
 from analysis_lib.instrument.hooks import attention_mask_hooks, measured_attention
+from analysis_lib.instrument.knockout import Condition, Receipt, knockout_logits
 from analysis_lib.instrument.passes import clean_pass, masked_logits
 from analysis_lib.instrument.receipts import noop_difference
 from analysis_lib.models.decoder import decoder_layers
@@ -266,7 +266,7 @@ def sizes(monkeypatch):
         return masked_logits(vlm, inputs, masks)
 
     spy.most = 1000
-    monkeypatch.setattr(engine, "masked_logits", spy)
+    monkeypatch.setattr(knockout, "masked_logits", spy)
     return found, spy
 
 
@@ -275,7 +275,7 @@ def test_batch_size_follows_the_memory_limit(tiny_vlm, tiny_inputs, monkeypatch,
     knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
     assert sizes[0] == [24]
     sizes[0].clear()
-    monkeypatch.setattr(engine, "CACHE", 1)
+    monkeypatch.setattr(knockout, "CACHE", 1)
     _, receipt = knockout_logits(tiny_vlm, tiny_inputs, conditions, mode="full")
     assert sizes[0] == [1] * 24 and receipt.spot_check_difference == 0
 
