@@ -14,19 +14,16 @@ side by side in one call a layer (`grouped.py`). Each joins at its window's firs
 same so far are one.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from analysis_lib.instrument.grouped import Call, Group, grouped_attention, run_layer
-from analysis_lib.instrument.passes import Clean, states_of
+from analysis_lib.instrument.passes import Clean, calls_of, states_of
 from analysis_lib.models.decoder import decode, decoder_layers, final_norm, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 
@@ -39,31 +36,16 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     kernel = vlm.hf.get_decoder().config._attn_implementation
     if inputs.calls and inputs.calls[0].kernel == kernel:
         return inputs.calls
-    arguments: list[tuple[torch.Tensor, dict]] = []
-    outputs: list[torch.Tensor] = []
-
-    def keep(module: Any, args: tuple, kwargs: dict) -> None:
-        arguments.append((args[0] if args else kwargs["hidden_states"], kwargs))
-
-    def keep_output(module: Any, args: tuple, output: Any) -> None:
-        outputs.append(output if torch.is_tensor(output) else output[0])
-
-    modules = decoder_layers(vlm)
-    handles = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in (*modules, final_norm(vlm))]
-    handles += [m.register_forward_hook(keep_output) for m in modules]
     cache = DynamicCache()
-    try:
+    with calls_of([*decoder_layers(vlm), final_norm(vlm)]) as found:
         decode(vlm, inputs, past_key_values=cache, use_cache=True)
-    finally:
-        for handle in handles:
-            handle.remove()
     calls, seen = [], {}
-    for i, own in enumerate(cache.layers):
-        hidden, kwargs = arguments[i]
-        mask, added = kwargs.get("attention_mask"), _added(outputs[i], arguments[i + 1][0])
+    for own, (hidden, kwargs, output), (following, *_) in zip(cache.layers, found, found[1:], strict=False):
+        mask = kwargs.get("attention_mask")
         if id(mask) not in seen:  # layers of one kind share their mask
             seen[id(mask)] = _seen(mask, inputs)
-        calls.append(Call(hidden, outputs[i], kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
+        added = _added(output, following)
+        calls.append(Call(hidden, output, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
     inputs.calls = calls
     return calls
 

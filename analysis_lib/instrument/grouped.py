@@ -6,11 +6,9 @@ of ours, which runs the model's own kernel on each group, with the clean keys an
 the group's. The masks come to it in the place of the layer's attention mask.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -19,10 +17,8 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument.hooks import in_form_of
+from analysis_lib.instrument.hooks import attention_through, in_form_of
 from analysis_lib.models.records import VideoLLM
-
-_NAME = "flow_grouped"
 
 
 @dataclass
@@ -97,19 +93,9 @@ def _at_rows(name: str, value: Any, rows: torch.Tensor, n: int) -> Any:
     return value
 
 
-@contextmanager
-def grouped_attention(vlm: VideoLLM) -> Iterator[None]:
-    """Inside the block the decoder's attention goes through `_grouped`."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_NAME, _grouped)
-    config = vlm.hf.get_decoder().config
-    before = config._attn_implementation
-    try:
-        config._attn_implementation = _NAME
-        yield
-    finally:
-        config._attn_implementation = before
+def grouped_attention(vlm: VideoLLM) -> AbstractContextManager[None]:
+    """A block in which the decoder's attention goes through `_grouped`."""
+    return attention_through(vlm, "flow_grouped", _grouped)
 
 
 def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: _Cut, **kwargs):

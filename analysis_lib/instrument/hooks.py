@@ -7,12 +7,12 @@ the very same SDPA kernel and beside it computes the weights in float32 from the
 Both undo themselves whatever happens inside the block.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -21,8 +21,7 @@ from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.families import check_kernel
 from analysis_lib.models.records import VideoLLM
 
-_NAME = "flow_measured"
-_observers: list[tuple[set[int], Callable]] = []  # attention modules and what to call; the innermost block observes
+_observers: list[tuple[dict[int, int], Callable]] = []  # layers by id of their attention, and what to call in them
 
 
 @contextmanager
@@ -34,33 +33,32 @@ def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor])
     """
     check_kernel(vlm.hf)
     fired: Counter = Counter()
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for layer, blocked in layer_masks.items():
             attention = getattr(decoder_layers(vlm)[layer - 1], "self_attn", None)
             if attention is None:
                 raise StudyError(f"layer {layer} has no self-attention, so no edge can be cut there")
-            handles.append(attention.register_forward_pre_hook(_cut(layer, blocked, fired), with_kwargs=True))
+            cut = partial(_cut, layer, blocked, fired)
+            hooks.enter_context(attention.register_forward_pre_hook(cut, with_kwargs=True))
         yield fired
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _cut(layer: int, blocked: torch.Tensor, fired: Counter) -> Callable:
-    def hook(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        if "attention_mask" not in kwargs:
-            raise StudyError(f"layer {layer} takes no attention mask, so no edge can be cut there")
-        own = kwargs["attention_mask"]
-        opened = ~blocked.to((args[0] if args else kwargs["hidden_states"]).device)  # layers may lie on several
-        if own is None:  # the kernel would have applied causality by itself
-            mask = opened & torch.ones_like(opened[0, 0]).tril()
-        else:
-            mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & opened)
-        fired[layer] += 1
-        return args, {**kwargs, "attention_mask": mask}
+def in_all_layers(vlm: VideoLLM, mask: torch.Tensor) -> dict[int, torch.Tensor]:
+    """The mask for every layer."""
+    return dict.fromkeys(range(1, len(decoder_layers(vlm)) + 1), mask)
 
-    return hook
+
+def _cut(layer: int, blocked: torch.Tensor, fired: Counter, module: Any, args: tuple, kwargs: dict) -> tuple:
+    if "attention_mask" not in kwargs:
+        raise StudyError(f"layer {layer} takes no attention mask, so no edge can be cut there")
+    own = kwargs["attention_mask"]
+    opened = ~blocked.to((args[0] if args else kwargs["hidden_states"]).device)  # layers may lie on several
+    if own is None:  # the kernel would have applied causality by itself
+        mask = opened & torch.ones_like(opened[0, 0]).tril()
+    else:
+        mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & opened)
+    fired[layer] += 1
+    return args, {**kwargs, "attention_mask": mask}
 
 
 def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
@@ -94,46 +92,52 @@ def measured_attention(
     vlm: VideoLLM, observe: Callable[[Seen], None], layers: Collection[int] | None = None
 ) -> Iterator[None]:
     """Call `observe` after each decoder layer's attention inside the block, or only after some (1-based `layers`). The
-    model's outputs do not change.
+    model's outputs do not change. Of blocks inside each other the innermost observes.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    # Both registries need the name: without a mask function of that name the model would build no mask at all.
-    AttentionInterface.register(_NAME, _measured_sdpa)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
-    number = {id(layer.self_attn): i for i, layer in enumerate(decoder_layers(vlm), start=1)}
-    config = vlm.hf.get_decoder().config
-    before = config._attn_implementation
-    wanted = {id(layer.self_attn) for i, layer in enumerate(decoder_layers(vlm), 1) if layers is None or i in layers}
-    _observers.append((wanted, lambda module, weights, gap: observe(Seen(number[id(module)], weights, gap))))
+    every = enumerate(decoder_layers(vlm), start=1)
+    _observers.append(({id(layer.self_attn): i for i, layer in every if layers is None or i in layers}, observe))
     try:
-        config._attn_implementation = _NAME
-        yield
+        with attention_through(vlm, "flow_measured", _measured_sdpa):
+            yield
     finally:
-        config._attn_implementation = before
         _observers.pop()
 
 
+@contextmanager
+def attention_through(vlm: VideoLLM, name: str, function: Callable) -> Iterator[None]:
+    """Inside the block the decoder calls `function`, registered under `name`, for its attention."""
+    from transformers import AttentionInterface, AttentionMaskInterface  # heavy
+    from transformers.masking_utils import sdpa_mask
+
+    # Both registries need the name: without a mask function of that name the model would build no mask at all.
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    config = vlm.hf.get_decoder().config
+    before = config._attn_implementation
+    try:
+        config._attn_implementation = name
+        yield
+    finally:
+        config._attn_implementation = before
+
+
 def _measured_sdpa(module, query, key, value, attention_mask, **kwargs):
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward  # heavy
 
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # (B, n, heads, dh)
-    wanted, observe = _observers[-1]
-    if id(module) not in wanted:
+    layers, observe = _observers[-1]
+    if id(module) not in layers:
         return output, None
     groups = query.shape[1] // key.shape[1]
     keys, values = (x.float().repeat_interleave(groups, 1) for x in (key, value))  # (B, heads, n, dh)
     scores = query.float() @ keys.mT * (kwargs.get("scaling") or query.shape[-1] ** -0.5)  # (B, heads, n, n)
     if attention_mask is None:
-        scores = scores.masked_fill(~torch.ones_like(scores[0, 0], dtype=torch.bool).tril(), -torch.inf)
-    elif attention_mask.dtype == torch.bool:
+        attention_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
+    if attention_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attention_mask, -torch.inf)
     else:
         scores = scores + attention_mask.float()
-    weights = scores.softmax(-1).nan_to_num(
-        0.0
-    )  # SDPA gives a row without open keys the output 0, so its weights are 0
+    weights = scores.softmax(-1).nan_to_num(0.0)  # SDPA gives a row without open keys the output 0
     gap = ((weights @ values).transpose(1, 2) - output.float()).abs().max()
-    observe(module, weights, float(gap))
+    observe(Seen(layers[id(module)], weights, float(gap)))
     return output, None

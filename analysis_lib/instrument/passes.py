@@ -5,11 +5,11 @@ read by forward hooks on the decoder layers, so they are true residual states: t
 the last one normed already.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -34,9 +34,9 @@ class Clean:
 @torch.no_grad()
 def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
     """One untouched pass, with the states that lens and emergence read."""
-    with _layer_outputs(vlm, slice(None)) as kept:
+    with calls_of(decoder_layers(vlm)) as calls:
         decode(vlm, inputs)
-    return states_of(vlm, inputs, kept)
+    return states_of(vlm, inputs, [output for *_, output in calls])
 
 
 def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) -> Clean:
@@ -57,13 +57,15 @@ def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch
         each = [{layer: mask[i % len(mask)][None] for layer, mask in layer_masks.items()} for i in range(batch)]
         logits, fired = zip(*(masked_logits(vlm, inputs, masks) for masks in each), strict=True)
         return torch.cat(logits), min(fired)
+    layers = decoder_layers(vlm)
     with (
         attention_mask_hooks(vlm, layer_masks) as fired,
-        _widened(vlm, batch),
-        _layer_outputs(vlm, [-1], [-1]) as kept,
+        layers[0].register_forward_pre_hook(partial(_repeat, batch), with_kwargs=True),
+        calls_of(layers[-1:]) as calls,
     ):
         decode(vlm, inputs)
-    return unembed(vlm, kept[0][:, 0]), fired.total()
+    [(*_, output)] = calls  # (B, n, d)
+    return unembed(vlm, output[:, -1]), fired.total()
 
 
 def _same_for_all(inputs: Inputs) -> bool:
@@ -71,36 +73,24 @@ def _same_for_all(inputs: Inputs) -> bool:
     return inputs.decoder_kwargs.keys() <= {"attention_mask", "position_ids", "cache_position"}
 
 
-@contextmanager
-def _layer_outputs(
-    vlm: VideoLLM, rows: Sequence | slice, layers: Sequence[int] | None = None
-) -> Iterator[list[torch.Tensor]]:
-    """Collects what each decoder layer (or each given 0-based one) returns at `rows`, in order."""
-    kept: list[torch.Tensor] = []
-
-    def keep(module, args, output):
-        kept.append((output if torch.is_tensor(output) else output[0])[:, rows])
-
-    modules = decoder_layers(vlm)
-    handles = [modules[i].register_forward_hook(keep) for i in (range(len(modules)) if layers is None else layers)]
-    try:
-        yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
+def _repeat(batch: int, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """A layer's arguments with its states `batch` times."""
+    if args:
+        return (args[0].expand(batch, -1, -1), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].expand(batch, -1, -1)}
 
 
 @contextmanager
-def _widened(vlm: VideoLLM, batch: int) -> Iterator[None]:
-    """Repeats the states `batch` times on their way into the first layer."""
+def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Tensor, dict, torch.Tensor]]]:
+    """Collects what the modules are called with inside the block, states (B, n, d) and what else by name, and the
+    states that they return."""
+    calls: list[tuple[torch.Tensor, dict, torch.Tensor]] = []
 
-    def repeat(module, args, kwargs):
-        if args:
-            return (args[0].expand(batch, -1, -1), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"].expand(batch, -1, -1)}
+    def keep(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
+        states = args[0] if args else kwargs["hidden_states"]
+        calls.append((states, kwargs, output if torch.is_tensor(output) else output[0]))
 
-    handle = decoder_layers(vlm)[0].register_forward_pre_hook(repeat, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(keep, with_kwargs=True))
+        yield calls

@@ -102,11 +102,8 @@ def test_bad_conditions_are_refused(tiny_vlm, tiny_inputs):
 
 
 def test_a_hook_that_does_not_cut_is_an_error(tiny_vlm, tiny_inputs, monkeypatch):
-    def idle(layer, blocked, fired):
-        def hook(module, args, kwargs):
-            fired[layer] += 1
-
-        return hook
+    def idle(layer, blocked, fired, module, args, kwargs):
+        fired[layer] += 1
 
     monkeypatch.setattr(hooks, "_cut", idle)
     with pytest.raises(StudyError, match="still has weight"):
@@ -114,7 +111,7 @@ def test_a_hook_that_does_not_cut_is_an_error(tiny_vlm, tiny_inputs, monkeypatch
 
 
 def test_a_hook_that_does_not_fire_is_an_error(tiny_vlm, tiny_inputs, monkeypatch):
-    monkeypatch.setattr(hooks, "_cut", lambda layer, blocked, fired: lambda module, args, kwargs: None)
+    monkeypatch.setattr(hooks, "_cut", lambda layer, blocked, fired, module, args, kwargs: None)
     with pytest.raises(StudyError, match="applied 0 times"):
         knockout_logits(tiny_vlm, tiny_inputs, sweep(tiny_inputs, ("video->question",))[:4], mode="full")
     with pytest.raises(StudyError, match="masks were applied 12 times, not 15"):  # all but those of the full repeat
