@@ -16,8 +16,9 @@ same so far are one.
 
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
         mask = kwargs.get("attention_mask")
         if id(mask) not in seen:  # layers of one kind share their mask
             seen[id(mask)] = _seen(mask, inputs)
-        added = _added(output, following)
+        # Some decoders add visual features between layers.
+        added = None if following is output or torch.equal(following, output) else following - output
         calls.append(Call(hidden, output, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
     inputs.calls = calls
     return calls
@@ -53,11 +55,6 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
 def recorded_states(vlm: VideoLLM, inputs: Inputs) -> Clean:
     """What `passes.clean_pass` finds, read from the record, so that a sample needs one clean pass and not two."""
     return states_of(vlm, inputs, [call.output for call in record(vlm, inputs)])
-
-
-def _added(output: torch.Tensor, following: torch.Tensor) -> torch.Tensor | None:
-    """What stands between a layer's output and the next one's input: some decoders add visual features there."""
-    return None if following is output or torch.equal(following, output) else following - output
 
 
 def _seen(mask: torch.Tensor | None, inputs: Inputs) -> torch.Tensor:
@@ -84,35 +81,35 @@ def staggered(
     reached the attention kernel, and in how many they should have.
     """
     of = {row: [i for i, own in enumerate(rows) if own == row] for row in sorted(set(rows))}
-    own = {row: {kind: k for k, kind in enumerate(dict.fromkeys(kinds[i] for i in here))} for row, here in of.items()}
-    cut = {row: torch.stack([blocked[kind] for kind in here]) for row, here in own.items()}  # (K, H or 1, r, n) each
-    plans = {
-        row: _plan(tuple(own[row][kinds[i]] for i in here), tuple(tuple(layers[i]) for i in here), len(calls))
-        for row, here in of.items()
-    }
+    cut, plans, ends = {}, {}, {}
+    for row, here in of.items():
+        own = {kind: k for k, kind in enumerate(dict.fromkeys(kinds[i] for i in here))}
+        cut[row] = torch.stack([blocked[kind] for kind in own])  # (K, H or 1, r, n)
+        windows = tuple(tuple(layers[i]) or (0,) for i in here)
+        plans[row], ends[row] = _plan(tuple(own[kinds[i]] for i in here), windows, len(calls))
     hidden, sent, fired, seen = {}, 0, [], None
     with grouped_attention(vlm):
         for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
             if seen is not call.seen:  # mostly one for all layers
                 seen, opened = call.seen, {row: _opened(call.seen, row, table) for row, table in cut.items()}
-            steps = {row: plan.steps[number - 1] for row, plan in plans.items() if plan.steps[number - 1].origins}
+            steps = {row: plan[number - 1] for row, plan in plans.items() if plan[number - 1].origins}
             if not steps:
                 continue
             sent += 1
             groups = [Group(row, opened[row].index_select(0, step.cuts.to(seen.device))) for row, step in steps.items()]
             below = {row: states.to(call.hidden.device) for row, states in hidden.items()}
-            pieces = [_going_on(below.get(row), step.origins, call.hidden[0, row:]) for row, step in steps.items()]
-            flat = torch.cat([one for some in pieces for one in some])[None]
+            clean = {row: call.hidden[:, row:] for row in steps}  # (1, r, d) each
+            pieces = (_going_on(below.get(row, clean[row][:0]), steps[row].origins, clean[row][0]) for row in steps)
+            flat = torch.cat([*chain.from_iterable(pieces)])[None]
             flat = run_layer(module, call, flat, groups, fired, top=number == len(calls))  # (1, sum of c * r, d)
             parts = flat[0].split([group.size for group in groups])
             hidden = {group.row: part.unflatten(0, group.shape) for group, part in zip(groups, parts, strict=True)}
-    last = torch.cat([hidden[row][plan.ends, -1] for row, plan in plans.items()])  # (C, d), by row
+    last = torch.cat([hidden[row][end, -1] for row, end in ends.items()])  # (C, d), by row
     order = np.argsort([i for here in of.values() for i in here])
     return unembed(vlm, last[order]), sum(fired), sent
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """One layer, one first row. For each state there: the state below that it goes on from (None: the clean pass, from
     which it joins here), and which kind it cuts (the number of kinds: none)."""
 
@@ -120,38 +117,29 @@ class _Step:
     cuts: torch.Tensor
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """`steps`, one a layer, and for each condition its state at the top, `ends`."""
-
-    steps: list[_Step]
-    ends: list[int]
-
-
 @lru_cache(maxsize=64)  # the same for every sample
-def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: int) -> _Plan:
-    """What conditions of one first row, of these kinds, cut in these layers, share in each of `depth` layers.
+def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: int) -> tuple[list[_Step], list[int]]:
+    """What conditions of one first row, of these kinds, cut in these layers, share in each of `depth` layers: one step
+    a layer, and for each condition its state at the top.
 
     A state is a kind and the layers so far in which it was cut; layer 0 stands for a condition that never cuts.
     """
-    steps, places, states, none = [], {}, [], len(set(kinds))
+    steps, places, none = [], {}, len(set(kinds))
     for number in range(1, depth + 1):
-        windows = ((own or (0,)) for own in layers)
-        states = [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, windows, strict=True)]
+        states = [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, layers, strict=True)]
         now = [state for state in dict.fromkeys(states) if state[1]]
         cuts = torch.tensor([kind if past[-1] == number else none for kind, past in now], dtype=torch.long)
         before = [(kind, past[:-1] if past[-1] == number else past) for kind, past in now]
         steps.append(_Step([places.get(state) for state in before], cuts))
         places = {state: i for i, state in enumerate(now)}
-    return _Plan(steps, [places[state] for state in states])
+    return steps, [places[state] for state in states]
 
 
-def _going_on(hidden: torch.Tensor | None, origins: list[int | None], clean: torch.Tensor) -> list[torch.Tensor]:
-    """Each state's input (r, d), or (several, r, d) as (several * r, d)."""
-    count = 0 if hidden is None else len(hidden)
-    new = len(origins) - count
-    if origins == [*range(count), *[None] * new]:  # mostly: all go on, and new ones come last
-        return [*([] if hidden is None else [hidden.flatten(0, 1)]), *[clean] * new]
+def _going_on(hidden: torch.Tensor, origins: list[int | None], clean: torch.Tensor) -> list[torch.Tensor]:
+    """Each state's input (r, d), or that of several, `hidden` (c, r, d), as (c * r, d)."""
+    new = [clean] * (len(origins) - len(hidden))
+    if origins == [*range(len(hidden)), *[None] * len(new)]:  # mostly: all go on, and new ones come last
+        return [hidden.flatten(0, 1), *new]
     return [clean if place is None else hidden[place] for place in origins]
 
 
@@ -169,9 +157,6 @@ def first_row(blocked: np.ndarray, calls: Sequence[Call] = ()) -> int:
     rows = np.flatnonzero(blocked.any(1))
     row = int(rows[0]) if len(rows) else len(blocked) - 1
     masks = [call.seen for call in calls if call.kwargs.get("attention_mask") is not None]  # else it is causal
-    while masks:
-        reading = torch.stack([seen[:row, row:].any(1) for seen in masks]).any(0)  # (row,)
-        if not reading.any():
-            break
+    while masks and (reading := torch.stack([seen[:row, row:].any(1) for seen in masks]).any(0)).any():  # (row,)
         row = int(reading.nonzero()[0])
     return row

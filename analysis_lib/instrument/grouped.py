@@ -7,8 +7,8 @@ the group's. The masks come to it in the place of the layer's attention mask.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -23,19 +23,16 @@ from analysis_lib.models.records import VideoLLM
 
 @dataclass
 class Call:
-    """How the clean pass called one decoder layer: its input and output (1, n, d), arguments, keys and values
-    (1, H, n, D), which keys the model lets each query see (n, n) bool, what the decoder adds to the layer's output
-    (1, n, d) or None, and the attention kernel, on which the form of the masks depends.
-    """
+    """How the clean pass called one decoder layer."""
 
-    hidden: torch.Tensor
-    output: torch.Tensor
+    hidden: torch.Tensor  # (1, n, d), its input
+    output: torch.Tensor  # (1, n, d)
     kwargs: dict[str, Any]
-    keys: torch.Tensor
+    keys: torch.Tensor  # (1, H, n, D), like the values
     values: torch.Tensor
-    seen: torch.Tensor
-    added: torch.Tensor | None
-    kernel: str
+    seen: torch.Tensor  # (n, n) bool [query, key], what the model lets each position see
+    added: torch.Tensor | None  # (1, n, d), what the decoder adds to the layer's output
+    kernel: str  # of attention; the form of the masks depends on it
 
 
 class Group:
@@ -117,43 +114,33 @@ def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.T
     return torch.cat(outputs)[None], None  # (1, sum of c * r, H, D)
 
 
-def _after_clean(call: Call, row: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _after_clean(call: Call, row: int, *keys_values: torch.Tensor) -> list[torch.Tensor]:
     """Keys and values (c, H, r, D) with the clean ones of the rows before `row` in front of them."""
-    copies = (len(keys), -1, -1, -1)
-    clean = (call.keys[:, :, :row].expand(copies), call.values[:, :, :row].expand(copies))
-    return torch.cat([clean[0], keys], 2), torch.cat([clean[1], values], 2)
+    pairs = zip((call.keys, call.values), keys_values, strict=True)
+    return [torch.cat([clean[:, :, :row].expand(len(own), -1, -1, -1), own], 2) for clean, own in pairs]
 
 
 def _kernel(module: Any, name: str) -> Callable:
     """The attention function that the model calls itself: eager ones stand beside its layers, others are registered."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    if name == "eager":
-        return sys.modules[type(module).__module__].eager_attention_forward
-    return ALL_ATTENTION_FUNCTIONS[name]
+    own = sys.modules[type(module).__module__]
+    return own.eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
 
 
-@contextmanager
-def _last_rows_only(module: Any, groups: list[Group], top: bool) -> Iterator[None]:
-    """In the top layer only last rows are read afterwards, so its MLP, like its attention, runs on those alone. What
-    the others hold is then no state of the model."""
-    if not top or not isinstance(getattr(module, "mlp", None), torch.nn.Module):
-        yield
-        return
-    lengths = [group.shape[1] for group in groups for _ in range(group.shape[0])]
-    last = [end - 1 for end in accumulate(lengths)]
+def _last_rows_only(module: Any, groups: list[Group], top: bool) -> ExitStack:
+    """In the top layer only last rows are read afterwards, so its MLP, like its attention, runs on those alone in this
+    block. What the others hold is then no state of the model."""
+    hooks = ExitStack()
+    if top and isinstance(getattr(module, "mlp", None), torch.nn.Module):
+        lengths = [group.shape[1] for group in groups for _ in range(group.shape[0])]
+        last = [end - 1 for end in accumulate(lengths)]
 
-    def spread(mlp: Any, args: tuple, output: torch.Tensor) -> torch.Tensor:
-        whole = output.new_zeros(1, sum(lengths), output.shape[-1])
-        whole[:, last] = output
-        return whole
+        def spread(mlp: Any, args: tuple, output: torch.Tensor) -> torch.Tensor:
+            whole = output.new_zeros(1, sum(lengths), output.shape[-1])
+            whole[:, last] = output
+            return whole
 
-    handles = [
-        module.mlp.register_forward_pre_hook(lambda mlp, args: (args[0][:, last], *args[1:])),
-        module.mlp.register_forward_hook(spread),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        hooks.enter_context(module.mlp.register_forward_pre_hook(lambda mlp, args: (args[0][:, last], *args[1:])))
+        hooks.enter_context(module.mlp.register_forward_hook(spread))
+    return hooks
