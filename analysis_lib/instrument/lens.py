@@ -7,8 +7,6 @@ the norm is applied exactly once at every layer, the last included. Attention ma
 from each video token, with and without an edge set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -19,9 +17,9 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS
-from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, measured_attention
+from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, in_all_layers, measured_attention
 from analysis_lib.instrument.passes import Clean, masked_logits
-from analysis_lib.models.decoder import decoder_layers, unembed
+from analysis_lib.models.decoder import unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 
 
@@ -108,9 +106,7 @@ def attention_maps(
     def observe(seen: Seen) -> None:
         maps[seen.layer] = seen.weights[0].mean(0)[rows][:, video].cpu().numpy()
 
-    depth = len(decoder_layers(vlm))
-    mask = None if without is None else torch.from_numpy(without).to(vlm.device)[None, None]
-    masks = {} if mask is None else {layer: mask for layer in range(1, depth + 1)}
+    masks = {} if without is None else in_all_layers(vlm, torch.from_numpy(without).to(vlm.device)[None, None])
     with measured_attention(vlm, observe), attention_mask_hooks(vlm, masks):
         masked_logits(vlm, inputs, {})
-    return np.stack([maps[layer] for layer in range(1, depth + 1)])
+    return np.stack([maps[layer] for layer in sorted(maps)])

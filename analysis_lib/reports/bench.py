@@ -187,8 +187,7 @@ def _conditions(vlm: VideoLLM, inputs: Inputs, names: Sequence[str]) -> list[Con
 
 
 def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, conditions: list[Condition]) -> Callable[[], Any]:
-    table, index = knockout.mask_table(vlm, inputs, conditions)
-    return lambda: list(knockout.MODES[mode](vlm, inputs, conditions, table, index, None))
+    return lambda: list(knockout.MODES[mode](vlm, inputs, conditions, None))
 
 
 def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:
