@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument.hooks import attention_through, in_form_of
+from analysis_lib.instrument.passes import attention_through, in_form_of
 from analysis_lib.models.records import VideoLLM
 
 

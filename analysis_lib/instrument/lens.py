@@ -2,9 +2,9 @@
 
 A state after some layer is passed through the final norm and the output head, as if the network ended there. At the
 last position this shows at which depth the answer's letter becomes the likely next token (paper, section 3.4); at
-video positions, which word each patch of each frame is closest to (section 3.3). The states are residual states, so
-the norm is applied exactly once at every layer, the last included. Attention maps show how much a text token reads
-from each video token, with and without an edge set.
+video positions, which word each patch of each frame is closest to (section 3.3). States are residual states, so the
+norm is applied exactly once at every layer. Attention maps show how much a token reads from each video token, with and
+without an edge set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,7 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS
-from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, in_all_layers, measured_attention
-from analysis_lib.instrument.passes import Clean, masked_logits
+from analysis_lib.instrument.passes import Clean, Seen, in_all_layers, masked_logits, measured_attention
 from analysis_lib.models.decoder import unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 
@@ -59,19 +58,14 @@ def logit_lens(
     """
     # One layer at a time: (N_v, V) logits are the largest tensor here.
     top = np.stack([unembed(vlm, states).argmax(-1).cpu().numpy() for states in clean.video])  # (L, N_v)
-    rows = []
-    for kind, words in keywords.items():
-        for word in words:
-            counts = np.isin(top, first_token_ids(vlm, word)).sum(1)  # (L,)
-            rows += [(layer, word, kind, int(count)) for layer, count in enumerate(counts, start=1)]
+    words = [(word, kind) for kind, some in keywords.items() for word in some]
+    counts = [np.isin(top, first_token_ids(vlm, word)).sum(1).tolist() for word, _ in words]  # (L,) each
+    rows = [(layer, *word, n) for word, own in zip(words, counts, strict=True) for layer, n in enumerate(own, start=1)]
     return pd.DataFrame(rows, columns=["layer", "keyword", "kind", "count"]), top
 
 
 def first_token_ids(vlm: VideoLLM, word: str) -> list[int]:
-    """Ids of all tokens that spell the first sub-token of a word inside a sentence.
-
-    Raises StudyError for an empty word.
-    """
+    """Ids of all tokens that spell the first sub-token of a word inside a sentence; StudyError if the word is empty."""
     lead = len(vlm.tokenizer("a")["input_ids"])
     ids = vlm.tokenizer(f"a {word.strip()}")["input_ids"][lead:]
     spelled = [text for text in map(_bare, vlm.tokenizer.convert_ids_to_tokens(ids)) if text]  # without a lone space
@@ -100,13 +94,13 @@ def attention_maps(
 
     `without` (n, n) bool [query, key] are edges cut in every layer, for example cross-frame edges.
     """
-    video, rows = inputs.roles.positions("video"), list(queries)
-    maps: dict[int, np.ndarray] = {}
+    rows = np.ix_(list(queries), inputs.roles.positions("video"))
+    maps: list[np.ndarray] = []  # one a layer
 
     def observe(seen: Seen) -> None:
-        maps[seen.layer] = seen.weights[0].mean(0)[rows][:, video].cpu().numpy()
+        maps.append(seen.weights[0].mean(0)[rows].cpu().numpy())
 
     masks = {} if without is None else in_all_layers(vlm, torch.from_numpy(without).to(vlm.device)[None, None])
-    with measured_attention(vlm, observe), attention_mask_hooks(vlm, masks):
-        masked_logits(vlm, inputs, {})
-    return np.stack([maps[layer] for layer in sorted(maps)])
+    with measured_attention(vlm, observe):
+        masked_logits(vlm, inputs, masks)
+    return np.stack(maps)

@@ -1,11 +1,16 @@
-"""Forward passes through the unmodified decoder: one that keeps states, and one with edges cut.
+"""Forward passes through the unmodified decoder: clean, with edges cut, and with its attention measured.
 
-Merged embeddings go in; the last position's logits come out in float32. The vision tower is not run again. States are
-read by forward hooks on the decoder layers, so they are true residual states: the list that transformers returns has
-the last one normed already.
+Merged embeddings go in; states, attention weights, or the last position's float32 logits come out. States are what
+decoder layers return, so they are true residual states: the list that transformers returns has the last one normed.
+Cutting: a pre-hook on a layer's attention module ANDs our mask with the mask that the model built for that layer (and
+builds the causal one where the model relies on the kernel for it). The model's own limits, such as sliding windows,
+therefore stay. Measuring: for the time of a `with` block the decoder calls an attention function of ours, which runs
+the very same SDPA kernel and beside it computes the weights in float32 from the queries, keys and mask that arrived.
+All of it undoes itself whatever happens inside a block.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,22 +18,33 @@ from typing import Any
 
 import torch
 
-from analysis_lib.instrument.hooks import attention_mask_hooks
+from analysis_lib.errors import StudyError
 from analysis_lib.models.decoder import decode, decoder_layers, unembed
+from analysis_lib.models.families import check_kernel
 from analysis_lib.models.records import Inputs, VideoLLM
+
+_observers: list[tuple[dict[int, int], Callable]] = []  # layers by id of their attention, and what to call in them
 
 
 @dataclass
 class Clean:
-    """What an untouched pass leaves behind.
+    """What an untouched pass leaves behind: logits, and the states after each layer, none of them normed."""
 
-    float32 `logits` (V,); states after each layer, none of them normed, at the last position, `last` (L, d), and at
-    the video positions, `video` (L, N_v, d).
-    """
+    logits: torch.Tensor  # (V,) float32
+    last: torch.Tensor  # (L, d), at the last position
+    video: torch.Tensor  # (L, N_v, d), at the video positions
 
-    logits: torch.Tensor
-    last: torch.Tensor
-    video: torch.Tensor
+
+@dataclass(frozen=True)
+class Seen:
+    """What one layer's attention did."""
+
+    layer: int  # 1-based
+    weights: torch.Tensor  # (B, heads, n, n) float32
+    kernel_difference: float  # largest, of the kernel's output to weights times values
+
+
+# ---- passes ----
 
 
 @torch.no_grad()
@@ -53,7 +69,8 @@ def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch
     `layer_masks` maps 1-based layers to (B, H or 1, n, n) bool, True = cut; all of one batch size B, or of 1.
     """
     batch = max((mask.shape[0] for mask in layer_masks.values()), default=1)
-    if batch > 1 and not _same_for_all(inputs):
+    # Features for given rows of one prompt, which some decoders take, cannot be shared by copies of it.
+    if batch > 1 and not inputs.decoder_kwargs.keys() <= {"attention_mask", "position_ids", "cache_position"}:
         each = [{layer: mask[i % len(mask)][None] for layer, mask in layer_masks.items()} for i in range(batch)]
         logits, fired = zip(*(masked_logits(vlm, inputs, masks) for masks in each), strict=True)
         return torch.cat(logits), min(fired)
@@ -68,11 +85,6 @@ def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch
     return unembed(vlm, output[:, -1]), fired.total()
 
 
-def _same_for_all(inputs: Inputs) -> bool:
-    """Whether copies of the prompt can share its decoder arguments; features for given rows of one copy cannot."""
-    return inputs.decoder_kwargs.keys() <= {"attention_mask", "position_ids", "cache_position"}
-
-
 def _repeat(batch: int, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """A layer's arguments with its states `batch` times."""
     if args:
@@ -82,8 +94,8 @@ def _repeat(batch: int, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, 
 
 @contextmanager
 def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Tensor, dict, torch.Tensor]]]:
-    """Collects what the modules are called with inside the block, states (B, n, d) and what else by name, and the
-    states that they return."""
+    """Collects the calls of the modules inside the block: the states (B, n, d) that came in, what else came by name,
+    and the states that went out."""
     calls: list[tuple[torch.Tensor, dict, torch.Tensor]] = []
 
     def keep(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
@@ -94,3 +106,118 @@ def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Te
         for module in modules:
             hooks.enter_context(module.register_forward_hook(keep, with_kwargs=True))
         yield calls
+
+
+# ---- cutting ----
+
+
+@contextmanager
+def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor]) -> Iterator[Counter]:
+    """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, H or 1, n, n) bool, True =
+    cut, in each query head or in all.
+
+    Yields a Counter of how often each layer's mask was applied. Raises StudyError if a layer cannot be cut.
+    """
+    check_kernel(vlm.hf)
+    fired: Counter = Counter()
+    with ExitStack() as hooks:
+        for layer, blocked in layer_masks.items():
+            attention = getattr(decoder_layers(vlm)[layer - 1], "self_attn", None)
+            if attention is None:
+                raise StudyError(f"layer {layer} has no self-attention, so no edge can be cut there")
+            cut = partial(_cut, layer, blocked, fired)
+            hooks.enter_context(attention.register_forward_pre_hook(cut, with_kwargs=True))
+        yield fired
+
+
+def in_all_layers(vlm: VideoLLM, mask: torch.Tensor) -> dict[int, torch.Tensor]:
+    """The mask for every layer."""
+    return dict.fromkeys(range(1, len(decoder_layers(vlm)) + 1), mask)
+
+
+def _cut(layer: int, blocked: torch.Tensor, fired: Counter, module: Any, args: tuple, kwargs: dict) -> tuple:
+    if "attention_mask" not in kwargs:
+        raise StudyError(f"layer {layer} takes no attention mask, so no edge can be cut there")
+    own = kwargs["attention_mask"]
+    opened = ~blocked.to((args[0] if args else kwargs["hidden_states"]).device)  # layers may lie on several
+    if own is None:  # the kernel would have applied causality by itself
+        mask = opened & torch.ones_like(opened[0, 0]).tril()
+    else:
+        mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & opened)
+    fired[layer] += 1
+    return args, {**kwargs, "attention_mask": mask}
+
+
+def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
+    """`seen` (…, n) bool, True = open, in the form of the model's own mask: bool, or what is added to scores.
+
+    A bool mask gives a row without open keys the output 0. An added one would let such a row read all keys alike, the
+    future too, so a cut that leaves a row without any is refused there.
+    """
+    if own is None or own.dtype == torch.bool:
+        return seen
+    if not bool(seen.any(-1).all()):
+        raise StudyError(
+            "a position is left without any key, which attention kernel 'eager' turns into reading everything; load "
+            "the model with attn_implementation sdpa, where such a row outputs 0"
+        )
+    return torch.zeros(seen.shape, dtype=own.dtype, device=own.device).masked_fill(~seen, torch.finfo(own.dtype).min)
+
+
+# ---- measuring ----
+
+
+@contextmanager
+def measured_attention(
+    vlm: VideoLLM, observe: Callable[[Seen], None], layers: Collection[int] | None = None
+) -> Iterator[None]:
+    """Call `observe` after each decoder layer's attention inside the block, or only after some (1-based `layers`). The
+    model's outputs do not change. Of blocks inside each other the innermost observes.
+    """
+    every = enumerate(decoder_layers(vlm), start=1)
+    _observers.append(({id(layer.self_attn): i for i, layer in every if layers is None or i in layers}, observe))
+    try:
+        with attention_through(vlm, "flow_measured", _measured_sdpa):
+            yield
+    finally:
+        _observers.pop()
+
+
+@contextmanager
+def attention_through(vlm: VideoLLM, name: str, function: Callable) -> Iterator[None]:
+    """Inside the block the decoder calls `function`, registered under `name`, for its attention."""
+    from transformers import AttentionInterface, AttentionMaskInterface  # heavy
+    from transformers.masking_utils import sdpa_mask
+
+    # Both registries need the name: without a mask function of that name the model would build no mask at all.
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    config = vlm.hf.get_decoder().config
+    before = config._attn_implementation
+    try:
+        config._attn_implementation = name
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _measured_sdpa(module, query, key, value, attention_mask, **kwargs):
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward  # heavy
+
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # (B, n, heads, dh)
+    layers, observe = _observers[-1]
+    if id(module) not in layers:
+        return output, None
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (x.float().repeat_interleave(groups, 1) for x in (key, value))  # (B, heads, n, dh)
+    scores = query.float() @ keys.mT * (kwargs.get("scaling") or query.shape[-1] ** -0.5)  # (B, heads, n, n)
+    if attention_mask is None:
+        attention_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
+    if attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    else:
+        scores = scores + attention_mask.float()
+    weights = scores.softmax(-1).nan_to_num(0.0)  # SDPA gives a row without open keys the output 0
+    gap = ((weights @ values).transpose(1, 2) - output.float()).abs().max()
+    observe(Seen(layers[id(module)], weights, float(gap)))
+    return output, None

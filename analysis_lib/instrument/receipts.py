@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, in_all_layers, measured_attention
-from analysis_lib.instrument.passes import masked_logits
+from analysis_lib.instrument.passes import Seen, attention_mask_hooks, in_all_layers, masked_logits, measured_attention
 from analysis_lib.models.decoder import decode
 from analysis_lib.models.merging import own_logits
 from analysis_lib.models.records import Inputs, VideoLLM

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument import exact, hooks, passes
+from analysis_lib.instrument import exact, passes
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, windows
 from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.passes import clean_pass
@@ -115,7 +115,7 @@ def test_heads_are_query_heads_where_keys_are_shared():
     whole = torch.zeros(4, 4, n, n, dtype=torch.bool)
     whole[:, :, -1:] = blocked
     seen = []
-    with hooks.measured_attention(vlm, seen.append):
+    with passes.measured_attention(vlm, seen.append):
         full, _ = passes.masked_logits(vlm, inputs, {1: whole})
     assert torch.allclose(ours, full, atol=1e-5) and fired == sent == 2
     row = seen[0].weights[:, :, -1, 2:6].amax(-1)  # (conditions, heads)

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument import hooks, knockout, receipts
+from analysis_lib.instrument import knockout, passes, receipts
 from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, windows
-from analysis_lib.instrument.hooks import attention_mask_hooks, measured_attention
 from analysis_lib.instrument.knockout import Condition, Receipt, knockout_logits
-from analysis_lib.instrument.passes import clean_pass, masked_logits
+from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, masked_logits, measured_attention
 from analysis_lib.instrument.receipts import noop_difference
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import model_logits
@@ -105,13 +104,13 @@ def test_a_hook_that_does_not_cut_is_an_error(tiny_vlm, tiny_inputs, monkeypatch
     def idle(layer, blocked, fired, module, args, kwargs):
         fired[layer] += 1
 
-    monkeypatch.setattr(hooks, "_cut", idle)
+    monkeypatch.setattr(passes, "_cut", idle)
     with pytest.raises(StudyError, match="still has weight"):
         knockout_logits(tiny_vlm, tiny_inputs, sweep(tiny_inputs, ("video->question",))[:4])
 
 
 def test_a_hook_that_does_not_fire_is_an_error(tiny_vlm, tiny_inputs, monkeypatch):
-    monkeypatch.setattr(hooks, "_cut", lambda layer, blocked, fired, module, args, kwargs: None)
+    monkeypatch.setattr(passes, "_cut", lambda layer, blocked, fired, module, args, kwargs: None)
     with pytest.raises(StudyError, match="applied 0 times"):
         knockout_logits(tiny_vlm, tiny_inputs, sweep(tiny_inputs, ("video->question",))[:4], mode="full")
     with pytest.raises(StudyError, match="masks were applied 12 times, not 15"):  # all but those of the full repeat
@@ -131,7 +130,7 @@ def test_everything_is_restored_after_an_interruption(tiny_vlm, tiny_inputs, err
     with pytest.raises(error), measured_attention(tiny_vlm, lambda seen: None):
         clean_pass(tiny_vlm, tiny_inputs)
     monkeypatch.undo()
-    assert all_hooks(tiny_vlm) == before and not hooks._observers
+    assert all_hooks(tiny_vlm) == before and not passes._observers
     assert tiny_vlm.hf.get_decoder().config._attn_implementation == "sdpa"
     assert torch.equal(model_logits(tiny_vlm, tiny_inputs), logits)
 

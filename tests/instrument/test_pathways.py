@@ -7,8 +7,7 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument import pathways
 from analysis_lib.instrument.edges import blocked_edges
-from analysis_lib.instrument.hooks import attention_mask_hooks
-from analysis_lib.instrument.passes import clean_pass, masked_logits
+from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, masked_logits
 from analysis_lib.instrument.pathways import STOPS, Ranges, leak_report, live_rows, pathway_ranges
 from analysis_lib.models.decoder import decoder_layers
 
