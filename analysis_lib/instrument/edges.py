@@ -90,14 +90,11 @@ def frame_edge_sets(n_frames: int) -> dict[str, tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Window:
-    """Layers in which an edge set is cut, 1-based. `layer` is the centre (or, in the one-sided styles, the border).
+    """Layers in which an edge set is cut, 1-based."""
 
-    `first` and `last` are the lowest and highest layer cut, 0 if none is; `inverse` windows have a hole between them.
-    """
-
-    layer: int
-    first: int
-    last: int
+    layer: int  # the centre; in the one-sided styles, the border
+    first: int  # the lowest layer cut, 0 if none is
+    last: int  # the highest; `inverse` windows have a hole in between
     layers: tuple[int, ...]
 
 

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis_lib.instrument.grouped import Call, Group, grouped_attention, run_layer
-from analysis_lib.instrument.passes import Clean, calls_of, states_of
+from analysis_lib.instrument.grouped import Call, Cut, Group, grouped_attention, run_layer
+from analysis_lib.instrument.passes import Clean, calls_of, seen_under, states_of
 from analysis_lib.models.decoder import decode, decoder_layers, final_norm, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 
@@ -44,7 +44,7 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     for own, (hidden, kwargs, output), (following, *_) in zip(cache.layers, found, found[1:], strict=False):
         mask = kwargs.get("attention_mask")
         if id(mask) not in seen:  # layers of one kind share their mask
-            seen[id(mask)] = _seen(mask, inputs)
+            seen[id(mask)] = seen_under(mask, inputs.embeds)[0, 0]
         # Some decoders add visual features between layers.
         added = None if following is output or torch.equal(following, output) else following - output
         calls.append(Call(hidden, output, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
@@ -55,12 +55,6 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
 def recorded_states(vlm: VideoLLM, inputs: Inputs) -> Clean:
     """What `passes.clean_pass` finds, read from the record, so that a sample needs one clean pass and not two."""
     return states_of(vlm, inputs, [call.output for call in record(vlm, inputs)])
-
-
-def _seen(mask: torch.Tensor | None, inputs: Inputs) -> torch.Tensor:
-    if mask is None:  # the kernel applies causality by itself
-        return torch.ones(inputs.n, inputs.n, dtype=torch.bool, device=inputs.embeds.device).tril()
-    return (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
 
 
 @torch.no_grad()
@@ -101,7 +95,7 @@ def staggered(
             clean = {row: call.hidden[:, row:] for row in steps}  # (1, r, d) each
             pieces = (_going_on(below.get(row, clean[row][:0]), steps[row].origins, clean[row][0]) for row in steps)
             flat = torch.cat([*chain.from_iterable(pieces)])[None]
-            flat = run_layer(module, call, flat, groups, fired, top=number == len(calls))  # (1, sum of c * r, d)
+            flat = run_layer(module, flat, Cut(call, groups, fired, top=number == len(calls)))  # (1, sum of c * r, d)
             parts = flat[0].split([group.size for group in groups])
             hidden = {group.row: part.unflatten(0, group.shape) for group, part in zip(groups, parts, strict=True)}
     last = torch.cat([hidden[row][end, -1] for row, end in ends.items()])  # (C, d), by row

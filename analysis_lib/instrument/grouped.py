@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -55,26 +54,23 @@ class Group:
 
 
 @dataclass
-class _Cut:
+class Cut:
     """What a decoder layer carries to its attention in place of a mask."""
 
     call: Call
     groups: list[Group]
-    fired: list[int]
-    top: bool
+    fired: list[int]  # grows by one entry when the masks reach the attention kernel
+    top: bool  # the top layer
 
 
-def run_layer(
-    module: Any, call: Call, flat: torch.Tensor, groups: list[Group], fired: list[int], *, top: bool
-) -> torch.Tensor:
+def run_layer(module: Any, flat: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The unmodified layer on all groups' rows, side by side (1, sum of c * r, d); attention goes group by group."""
-    n = call.seen.shape[0]
-    positions = [np.tile(np.arange(group.row, n), group.shape[0]) for group in groups]
+    call, n = cut.call, len(cut.call.seen)
+    positions = [np.tile(np.arange(group.row, n), group.shape[0]) for group in cut.groups]
     rows = torch.from_numpy(np.concatenate(positions)).to(flat.device)  # (sum of c * r,), positions in the prompt
     kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
-    kwargs |= {"attention_mask": _Cut(call, groups, fired, top), "past_key_values": None, "use_cache": False}
-    with _last_rows_only(module, groups, top):
-        out = module(flat, **kwargs)
+    with _last_rows_only(module, cut):
+        out = module(flat, **kwargs | {"attention_mask": cut, "past_key_values": None, "use_cache": False})
     out = out if torch.is_tensor(out) else out[0]
     return out if call.added is None else out + call.added[:, rows]
 
@@ -95,29 +91,28 @@ def grouped_attention(vlm: VideoLLM) -> AbstractContextManager[None]:
     return attention_through(vlm, "flow_grouped", _grouped)
 
 
-def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: _Cut, **kwargs):
+def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Cut, **kwargs):
     """The model's own kernel on each group: its queries, and clean keys and values before its own."""
     call, groups, outputs = attention_mask.call, attention_mask.groups, []
-    kernel = _kernel(module, call.kernel)
-    sizes = [group.size for group in groups]
+    kernel, sizes = _kernel(module, call.kernel), [group.size for group in groups]
     for group, *own in zip(groups, *(part[0].split(sizes, 1) for part in (query, key, value)), strict=True):
-        queries, *keys_values = (group.split(part) for part in own)
-        keys, values = _after_clean(call, group.row, *keys_values)
+        queries, keys, values = (group.split(part) for part in own)
+        keys, values = _after_clean(call.keys, group.row, keys), _after_clean(call.values, group.row, values)
         mask = in_form_of(call.kwargs.get("attention_mask"), group.mask)
-        if attention_mask.top and not group.packed:  # as in `_last_rows_only`
+        last_only = attention_mask.top and not group.packed  # as in `_last_rows_only`
+        if last_only:
             queries, mask = queries[:, :, -1:], mask[:, :, -1:]
         output, _ = kernel(module, queries, keys, values, mask, **kwargs)  # (c, r or 1, H, D) or (1, c, H, D)
-        if attention_mask.top and not group.packed:
+        if last_only:
             output = torch.nn.functional.pad(output, (0, 0, 0, 0, group.shape[1] - 1, 0))
         outputs.append(output.flatten(0, 1))
     attention_mask.fired.append(1)
     return torch.cat(outputs)[None], None  # (1, sum of c * r, H, D)
 
 
-def _after_clean(call: Call, row: int, *keys_values: torch.Tensor) -> list[torch.Tensor]:
-    """Keys and values (c, H, r, D) with the clean ones of the rows before `row` in front of them."""
-    pairs = zip((call.keys, call.values), keys_values, strict=True)
-    return [torch.cat([clean[:, :, :row].expand(len(own), -1, -1, -1), own], 2) for clean, own in pairs]
+def _after_clean(clean: torch.Tensor, row: int, own: torch.Tensor) -> torch.Tensor:
+    """Keys or values (c, H, r, D) with the clean ones of the rows before `row` in front of them."""
+    return torch.cat([clean[:, :, :row].expand(len(own), -1, -1, -1), own], 2)
 
 
 def _kernel(module: Any, name: str) -> Callable:
@@ -128,13 +123,13 @@ def _kernel(module: Any, name: str) -> Callable:
     return own.eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
 
 
-def _last_rows_only(module: Any, groups: list[Group], top: bool) -> ExitStack:
+def _last_rows_only(module: Any, cut: Cut) -> ExitStack:
     """In the top layer only last rows are read afterwards, so its MLP, like its attention, runs on those alone in this
     block. What the others hold is then no state of the model."""
     hooks = ExitStack()
-    if top and isinstance(getattr(module, "mlp", None), torch.nn.Module):
-        lengths = [group.shape[1] for group in groups for _ in range(group.shape[0])]
-        last = [end - 1 for end in accumulate(lengths)]
+    if cut.top and isinstance(getattr(module, "mlp", None), torch.nn.Module):
+        lengths = [group.shape[1] for group in cut.groups for _ in range(group.shape[0])]
+        last = (np.cumsum(lengths) - 1).tolist()
 
         def spread(mlp: Any, args: tuple, output: torch.Tensor) -> torch.Tensor:
             whole = output.new_zeros(1, sum(lengths), output.shape[-1])

@@ -23,18 +23,17 @@ from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measur
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.records import Inputs, VideoLLM
 
-CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cache, and the most on a GPU
+CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: on a CPU, and the most on a GPU
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Edges `blocked` (n, n) bool [query, key], cut in the layers of `window`, in the query heads `heads` (1-based;
-    none named: in all)."""
+    """Edges that are cut in the layers of a window."""
 
     edge_set: str
     window: Window
-    blocked: np.ndarray
-    heads: tuple[int, ...] = ()
+    blocked: np.ndarray  # (n, n) bool [query, key]
+    heads: tuple[int, ...] = ()  # query heads in which they are cut, 1-based; none named: in all
 
 
 def knockout_logits(
@@ -50,8 +49,9 @@ def knockout_logits(
     _check_conditions(vlm, inputs, conditions)
     if not conditions:
         return torch.empty(0, vlm.hf.get_output_embeddings().out_features), Receipt()
-    rows: dict[int, torch.Tensor] = {}
-    receipt = Receipt(conditions=len(conditions), fully_blocked_rows=_full_rows(conditions))
+    rows, full = {}, {key: fully_blocked_rows(blocked) for key, blocked in _distinct(conditions).items()}
+    full_rows = sum(full[id(condition.blocked)] for condition in conditions if condition.window.layers)
+    receipt = Receipt(conditions=len(conditions), fully_blocked_rows=full_rows)
     for chunk, found, fired, sent in MODES[mode](vlm, inputs, conditions, batch):
         receipt = receipt.merge(Receipt(fired=fired, expected=sent))
         rows.update(zip(chunk, found.expand(len(chunk), -1), strict=True))  # one row if the chunk cuts nothing
@@ -147,9 +147,7 @@ def _distinct(conditions: Sequence[Condition]) -> dict[int, np.ndarray]:
     return {id(condition.blocked): condition.blocked for condition in conditions}
 
 
-def _in_batches(
-    vlm: VideoLLM, rows: dict[int, int], n: int, batch: int | None, run: Callable[[list[int]], tuple]
-) -> Found:
+def _in_batches(vlm: VideoLLM, rows: dict[int, int], n: int, batch: int | None, run: Callable) -> Found:
     """What `run` finds for `batch` conditions at a time, or as many as fit; half as many from where the GPU's memory
     does not suffice. `rows` says how many of n rows each condition recomputes."""
     rest, room = list(rows), batch or _room(vlm)
@@ -171,8 +169,7 @@ def _in_batches(
 
 
 def _room(vlm: VideoLLM) -> int:
-    """Bytes for one batch: what a CPU's cache holds; on a GPU half of what is free, and 8 GiB at most, which keeps it
-    busy."""
+    """Bytes for one batch: what a CPU's cache holds; on a GPU half of what is free, up to what keeps it busy."""
     return CACHE if vlm.device.type != "cuda" else min(torch.cuda.mem_get_info(vlm.device)[0] // 2, MOST)
 
 
@@ -185,8 +182,3 @@ def _bytes(vlm: VideoLLM, rows: int, n: int) -> int:
     activations = size * rows * (3 * config.intermediate_size + 6 * config.hidden_size)
     keys_values, masks = 4 * size * n * config.hidden_size, 5 * rows * n
     return activations + keys_values + masks
-
-
-def _full_rows(conditions: Sequence[Condition]) -> int:
-    rows = {key: fully_blocked_rows(blocked) for key, blocked in _distinct(conditions).items()}
-    return sum(rows[id(condition.blocked)] for condition in conditions if condition.window.layers)

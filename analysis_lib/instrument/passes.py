@@ -44,9 +44,6 @@ class Seen:
     kernel_difference: float  # largest, of the kernel's output to weights times values
 
 
-# ---- passes ----
-
-
 @torch.no_grad()
 def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
     """One untouched pass, with the states that lens and emergence read."""
@@ -96,7 +93,7 @@ def _repeat(batch: int, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, 
 def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Tensor, dict, torch.Tensor]]]:
     """Collects the calls of the modules inside the block: the states (B, n, d) that came in, what else came by name,
     and the states that went out."""
-    calls: list[tuple[torch.Tensor, dict, torch.Tensor]] = []
+    calls = []
 
     def keep(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
         states = args[0] if args else kwargs["hidden_states"]
@@ -108,15 +105,10 @@ def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Te
         yield calls
 
 
-# ---- cutting ----
-
-
 @contextmanager
 def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor]) -> Iterator[Counter]:
-    """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, H or 1, n, n) bool, True =
-    cut, in each query head or in all.
-
-    Yields a Counter of how often each layer's mask was applied. Raises StudyError if a layer cannot be cut.
+    """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, H or 1, n, n) bool, True = cut, in each
+    query head or in all. Yields a Counter of how often each was applied. Raises StudyError if a layer cannot be cut.
     """
     check_kernel(vlm.hf)
     fired: Counter = Counter()
@@ -138,14 +130,21 @@ def in_all_layers(vlm: VideoLLM, mask: torch.Tensor) -> dict[int, torch.Tensor]:
 def _cut(layer: int, blocked: torch.Tensor, fired: Counter, module: Any, args: tuple, kwargs: dict) -> tuple:
     if "attention_mask" not in kwargs:
         raise StudyError(f"layer {layer} takes no attention mask, so no edge can be cut there")
-    own = kwargs["attention_mask"]
-    opened = ~blocked.to((args[0] if args else kwargs["hidden_states"]).device)  # layers may lie on several
-    if own is None:  # the kernel would have applied causality by itself
-        mask = opened & torch.ones_like(opened[0, 0]).tril()
-    else:
-        mask = in_form_of(own, (own if own.dtype == torch.bool else own == 0) & opened)
+    own, states = kwargs["attention_mask"], args[0] if args else kwargs["hidden_states"]
+    seen = seen_under(own, states) & ~blocked.to(states.device)  # layers may lie on several devices
     fired[layer] += 1
-    return args, {**kwargs, "attention_mask": mask}
+    return args, {**kwargs, "attention_mask": in_form_of(own, seen)}
+
+
+def seen_under(own: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
+    """(B or 1, 1, n, n) bool, which keys the model's own mask lets each query see; without one its kernel is causal.
+
+    `states` (B, n, d) are those that come in.
+    """
+    n = states.shape[1]
+    if own is None:
+        return torch.ones(1, 1, n, n, dtype=torch.bool, device=states.device).tril()
+    return own if own.dtype == torch.bool else own == 0
 
 
 def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
@@ -164,15 +163,13 @@ def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=own.dtype, device=own.device).masked_fill(~seen, torch.finfo(own.dtype).min)
 
 
-# ---- measuring ----
-
-
 @contextmanager
 def measured_attention(
     vlm: VideoLLM, observe: Callable[[Seen], None], layers: Collection[int] | None = None
 ) -> Iterator[None]:
-    """Call `observe` after each decoder layer's attention inside the block, or only after some (1-based `layers`). The
-    model's outputs do not change. Of blocks inside each other the innermost observes.
+    """Call `observe` after each decoder layer's attention inside the block, or only after some (1-based `layers`).
+
+    The model's outputs do not change. Of blocks inside each other the innermost observes.
     """
     every = enumerate(decoder_layers(vlm), start=1)
     _observers.append(({id(layer.self_attn): i for i, layer in every if layers is None or i in layers}, observe))
@@ -211,10 +208,8 @@ def _measured_sdpa(module, query, key, value, attention_mask, **kwargs):
     groups = query.shape[1] // key.shape[1]
     keys, values = (x.float().repeat_interleave(groups, 1) for x in (key, value))  # (B, heads, n, dh)
     scores = query.float() @ keys.mT * (kwargs.get("scaling") or query.shape[-1] ** -0.5)  # (B, heads, n, n)
-    if attention_mask is None:
-        attention_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
-    if attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    if attention_mask is None or attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~seen_under(attention_mask, query[:, 0]), -torch.inf)
     else:
         scores = scores + attention_mask.float()
     weights = scores.softmax(-1).nan_to_num(0.0)  # SDPA gives a row without open keys the output 0

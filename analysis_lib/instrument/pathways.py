@@ -93,13 +93,13 @@ def effective_pathway(roles: Roles, n_layers: int, ranges: Ranges, *, strict: bo
 def random_control(roles: Roles, masks: Masks, *, seed: int | Sequence[int]) -> Masks:
     """As many edges as `masks` cut, drawn at random, as published: the same number in every layer, a new draw in each,
     from all edges between positions that are not before the video."""
-    n, rng = len(roles.names), np.random.default_rng(seed)
-    pool = np.flatnonzero(np.tri(n, dtype=bool) & (np.arange(n) >= roles.positions("video")[0]))
-    counts = _spread(masks)
-    if max(counts) > len(pool):
+    pool = np.flatnonzero(np.tri(len(roles.names), dtype=bool) & (np.cumsum(roles.frame_of) > 0))
+    total = sum(int(mask.sum()) for mask in masks)
+    most = ceil(total / len(masks))
+    if most > len(pool):
         known = f"only {len(pool)} are not before the video"
-        raise StudyError(f"a random control must cut {max(counts)} edges a layer, but {known}")
-    return [_draw(n, [pool], [count], rng) for count in counts]
+        raise StudyError(f"a random control must cut {most} edges a layer, but {known}")
+    return _drawn([(pool, total)], masks, seed)
 
 
 def matched_control(roles: Roles, masks: Masks, *, seed: int | Sequence[int]) -> Masks:
@@ -108,11 +108,9 @@ def matched_control(roles: Roles, masks: Masks, *, seed: int | Sequence[int]) ->
     Groups are pairs of roles (cross-frame, within a frame, video -> question, question -> last, …). What the pathway
     never touches stays untouched, so a difference to the pathway speaks of which layers, not of how much or what kind.
     """
-    n, rng = len(roles.names), np.random.default_rng(seed)
     groups = _edge_groups(roles)
     pools = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
-    counts = [_spread([mask.ravel()[pool] for mask in masks]) for pool in pools]
-    return [_draw(n, pools, each, rng) for each in zip(*counts, strict=True)]
+    return _drawn([(pool, sum(int(mask.ravel()[pool].sum()) for mask in masks)) for pool in pools], masks, seed)
 
 
 def all_pathways(roles: Roles, n_layers: int, ranges: Ranges, *, seed: int | Sequence[int]) -> dict[str, Masks]:
@@ -135,18 +133,14 @@ def _block(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return np.tril(queries[:, None] & keys)
 
 
-def _spread(cut: Sequence[np.ndarray]) -> list[int]:
-    """The number of edges cut in all layers, divided evenly among them."""
-    total, layers = sum(int(edges.sum()) for edges in cut), len(cut)
-    return [total // layers + (i < total % layers) for i in range(layers)]
-
-
-def _draw(n: int, pools: Sequence[np.ndarray], counts: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """(n, n) bool with so many edges of each pool of flat indices."""
-    cut = np.zeros(n * n, bool)
-    for pool, count in zip(pools, counts, strict=True):
-        cut[rng.permutation(pool)[:count]] = True
-    return cut.reshape(n, n)
+def _drawn(pools: Sequence[tuple[np.ndarray, int]], masks: Masks, seed: int | Sequence[int]) -> Masks:
+    """Masks like `masks`, with so many edges of each pool of flat indices, divided evenly among the layers."""
+    drawn, rng = [np.zeros(mask.size, bool) for mask in masks], np.random.default_rng(seed)
+    for i, cut in enumerate(drawn):
+        for pool, total in pools:
+            count = total // len(masks) + (i < total % len(masks))
+            cut[rng.permutation(pool)[:count]] = True
+    return [cut.reshape(mask.shape) for cut, mask in zip(drawn, masks, strict=True)]
 
 
 def _edge_groups(roles: Roles) -> np.ndarray:

@@ -20,7 +20,8 @@ from analysis_lib.models.decoder import decode
 from analysis_lib.models.merging import own_logits
 from analysis_lib.models.records import Inputs, VideoLLM
 
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # rounding of a logit between two ways to compute it
+# Rounding of a logit between two ways to compute it.
+TOLERANCE = {torch.float16: 0.5, torch.bfloat16: 0.5, torch.float32: 1e-3, torch.float64: 1e-6}
 TIMES = 10  # how many times its own measured rounding a condition may differ where that is more
 
 
@@ -65,7 +66,7 @@ class Receipt:
             raise StudyError(f"a cut edge still has weight {weight:.2g}; results would be wrong")
         if heads != 0:
             raise StudyError(f"attention changed by {heads:.2g} in heads left alone; results would be wrong")
-        if not alone < max(_tolerance(dtype), TIMES * self.rounding):
+        if not alone < max(TOLERANCE[dtype], TIMES * self.rounding):
             raise StudyError(f"a condition run alone differs by {alone:.2g} in a logit; use --mode full and report it")
         return self
 
@@ -82,13 +83,19 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
     `layer_masks` maps 1-based layers to (1, H or 1, n, n) bool, True = cut; `expected` (V,) are the logits as first
     computed.
     """
-    receipt = Receipt(measured=1, expected=len(layer_masks), noop_difference=_noop_once(vlm, inputs))
-    seen_layers, first = set(), []  # and the weights in the first cut layer, (1, H, n, n)
+    kernel = vlm.hf.get_decoder().config._attn_implementation
+    key = (kernel, sha256(inputs.embeds.float().cpu().numpy().tobytes()).hexdigest())
+    if key not in vlm.noops:  # once per prompt and clip for a loaded model
+        vlm.noops[key] = noop_difference(vlm, inputs)
+    receipt = Receipt(measured=1, expected=len(layer_masks), noop_difference=vlm.noops[key])
+    seen_layers, first = set(), []  # and the first cut layer, its mask, and its weights (1, H, n, n)
 
     def observe(seen: Seen) -> None:
         seen_layers.add(seen.layer)
-        first.extend([seen.weights] * (not first))
-        on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer].to(seen.weights.device), 0)
+        mask = layer_masks[seen.layer].to(seen.weights.device)
+        if not first:
+            first.extend((seen.layer, mask, seen.weights))
+        on_cut_edges = seen.weights.masked_fill(~mask, 0)
         receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
         receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
 
@@ -98,16 +105,12 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
         missed = ", ".join(map(str, sorted(set(layer_masks) - seen_layers)))
         raise StudyError(f"attention in layers {missed} could not be measured; this model cannot be trusted to be cut")
     if first:
-        receipt.other_heads_difference = _other_heads(vlm, inputs, min(layer_masks), layer_masks, first[0])
+        receipt.other_heads_difference = _other_heads(vlm, inputs, *first)
     receipt.spot_check_difference = float((alone[0] - expected).abs().max())
-    if not receipt.spot_check_difference < _tolerance(vlm.dtype):
+    if not receipt.spot_check_difference < TOLERANCE[vlm.dtype]:
         moved = [masked_logits(vlm, last_digit_moved(inputs, seed), layer_masks)[0] for seed in range(2)]
         receipt.rounding = max(float((logits - alone).abs().max()) for logits in moved)
     return receipt
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    return TOLERANCE.get(dtype, 0.5)
 
 
 def last_digit_moved(inputs: Inputs, seed: int) -> Inputs:
@@ -118,26 +121,14 @@ def last_digit_moved(inputs: Inputs, seed: int) -> Inputs:
     return replace(inputs, embeds=inputs.embeds * (1 + step))
 
 
-def _other_heads(
-    vlm: VideoLLM, inputs: Inputs, layer: int, layer_masks: Mapping[int, torch.Tensor], cut: torch.Tensor
-) -> float:
+def _other_heads(vlm: VideoLLM, inputs: Inputs, layer: int, mask: torch.Tensor, cut: torch.Tensor) -> float:
     """Largest difference of the weights `cut` (1, H, n, n) of a layer to the untouched pass, in heads without a cut."""
-    left_alone = ~layer_masks[layer].any((-2, -1))  # (1, H or 1)
+    left_alone, clean = ~mask.any((-2, -1)), []  # (1, H or 1)
     if left_alone.shape[1] == 1 or not left_alone.any():
         return 0.0
-    clean: list[torch.Tensor] = []
     with measured_attention(vlm, lambda seen: clean.append(seen.weights), [layer]):
         masked_logits(vlm, inputs, {})
-    return float((cut - clean[0])[left_alone.to(cut.device)].abs().max())
-
-
-def _noop_once(vlm: VideoLLM, inputs: Inputs) -> float:
-    """`noop_difference`, measured once per prompt and clip for a loaded model."""
-    kernel = vlm.hf.get_decoder().config._attn_implementation
-    key = (kernel, sha256(inputs.embeds.float().cpu().numpy().tobytes()).hexdigest())
-    if key not in vlm.noops:
-        vlm.noops[key] = noop_difference(vlm, inputs)
-    return vlm.noops[key]
+    return float((cut - clean[0])[left_alone].abs().max())
 
 
 @torch.no_grad()
