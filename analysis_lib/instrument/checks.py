@@ -23,10 +23,8 @@ from analysis_lib.models.records import Inputs, VideoLLM
 
 
 def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
-    """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip.
-
-    Raises StudyError where the checkpoint cannot be loaded, or where a check of the instrument fails.
-    """
+    """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip. Raises StudyError if
+    the checkpoint cannot be loaded, or if a check of the instrument fails."""
     vlm = load_checkpoint(model, dtype=dtype, device=device)
     kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
     if vlm.processor is not None and kind not in FAMILIES and (failed := _failed(vlm)):
@@ -49,15 +47,16 @@ def _failed(vlm: VideoLLM) -> str:
 
 @torch.no_grad()
 def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
-    """Checks of the instrument on one prompt, to be shown: columns `check`, `value`, `wanted`, `passed`. Nothing is
-    raised.
+    """Checks of the instrument on one prompt, none of them raised: columns `check`, `value`, `wanted`, `passed`.
 
     Values are largest differences of float32 logits or states, attention weights, or counts. Where two float32
     computations of the same thing are compared, rounding is allowed for: 0.001, or 0.5 for a model in half precision.
     """
-    clean, roles = clean_pass(vlm, inputs), inputs.roles
-    untouched = model_logits(vlm, inputs)
-    cut, receipt = knockout_logits(vlm, inputs, [_all_into_last(vlm, inputs)] * 2)
+    clean, roles, untouched = clean_pass(vlm, inputs), inputs.roles, model_logits(vlm, inputs)
+    all_into_last = np.zeros((inputs.n, inputs.n), bool)
+    all_into_last[-1, :-1] = True
+    everywhere = windows(len(decoder_layers(vlm)), 1, "top_down")[0]  # from the first layer up
+    cut, receipt = knockout_logits(vlm, inputs, [Condition("all->last", everywhere, all_into_last)] * 2)
     answers = zip(LETTERS, inputs.letter_ids, strict=False)
     unreadable = sum(vlm.tokenizer(roles.text + letter)["input_ids"][-1] != token for letter, token in answers)
     exact = [
@@ -83,15 +82,10 @@ def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
     # On a GPU a mask, even an open one, selects another attention kernel, which rounds differently.
     noop = ("change of a logit by all-open masks", receipt.noop_difference)
     (exact if vlm.device.type == "cpu" else close).insert(0, noop)
-    effect = ("change of a logit by cutting all edges into last", _gap(cut[0], clean.logits))
-    return _verdicts(exact, close, effect, rounding=1e-3 if vlm.dtype == torch.float32 else 0.5)
-
-
-def _verdicts(exact: list[tuple], close: list[tuple], effect: tuple, rounding: float) -> pd.DataFrame:
-    """Values that must be 0, those that must stay below rounding, and the one that must exceed it."""
+    effect, rounding = _gap(cut[0], clean.logits), 1e-3 if vlm.dtype == torch.float32 else 0.5
     rows = [(name, float(value), "0", value == 0) for name, value in exact]
     rows += [(name, float(value), f"< {rounding:g}", value < rounding) for name, value in close]
-    rows += [(effect[0], float(effect[1]), f"> {rounding:g}", effect[1] > rounding)]
+    rows += [("change of a logit by cutting all edges into last", effect, f"> {rounding:g}", effect > rounding)]
     return pd.DataFrame(rows, columns=["check", "value", "wanted", "passed"])
 
 
@@ -104,13 +98,6 @@ def _frame_gap(inputs: Inputs) -> int:
 
 def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other.float()).abs().max())
-
-
-def _all_into_last(vlm: VideoLLM, inputs: Inputs) -> Condition:
-    """All that the last position reads from others, cut in every layer."""
-    blocked = np.zeros((inputs.n, inputs.n), bool)
-    blocked[-1, :-1] = True
-    return Condition("all->last", windows(len(decoder_layers(vlm)), 1, "top_down")[0], blocked)
 
 
 def _look_ahead(vlm: VideoLLM, inputs: Inputs) -> float:

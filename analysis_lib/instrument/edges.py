@@ -4,7 +4,7 @@ An edge is one (query, key) pair with key <= query: the query position may read 
 block of edges named `source->destination` by roles: `video->question` cuts what the question's positions read from
 video tokens. `cross-frame` cuts what video tokens read from earlier frames, leaving their own frame and all text open;
 `cross-frame@3` only what they read three frames earlier, `frame 2->frame 5` what frame 5 reads from frame 2, and
-`frame 2->later frames` and `earlier frames->frame 5` the row and the column of such pairs.
+`frame 2->later frames` and `earlier frames->frame 5` the column and the row of such pairs.
 As in the paper, `question` in these names is the whole block from `Question:` to the last option, `question_only` the
 bare sentence, and where source and destination are the same, the diagonal is cut too (`last->last` is the last
 position's view of itself). Windows say in which layers an edge set is cut (paper, section 3).
@@ -37,12 +37,8 @@ STYLES = ("center", "inverse", "top_down", "bottom_up")
 
 
 def blocked_edges(name: str, roles: Roles) -> np.ndarray:
-    """(n, n) bool [query, key], True where the edge set cuts. Only edges with key <= query are set.
-
-    `name` is one of EDGE_SETS, any `source->destination` of ENDS and frames (`frame 2->frame 5`), `frame i->later
-    frames`, `earlier frames->frame i`, or `cross-frame@d` with d the number of frames that the key lies before the
-    query. Raises StudyError for other names, and for frames that the clip does not have.
-    """
+    """(n, n) bool [query, key], True where the edge set cuts; only edges with key <= query are set. Raises StudyError
+    for names that are no edge set, and for frames that the clip does not have."""
     check_edge_set(name)
     frame, distance = roles.frame_of, DISTANCE.fullmatch(name)
     frames = [int(number) for number in FRAME.findall(name)]
@@ -52,8 +48,10 @@ def blocked_edges(name: str, roles: Roles) -> np.ndarray:
     if name in ("earlier frames->frame 1", f"frame {frame.max()}->later frames"):
         raise StudyError(f"edge set {name!r} holds no edge in a clip of {frame.max()} frames")
     earlier = np.where(frame > 0, frame[:, None] - frame, 0)  # (n, n) frames that the key lies before the query
-    if name == "cross-frame" or distance:
-        return earlier == int(distance[1]) if distance else earlier > 0
+    if distance:
+        return earlier == int(distance[1])
+    if name == "cross-frame":
+        return earlier > 0
     if OTHERS.fullmatch(name):
         return (earlier > 0) & (frame == frames[0] if "later" in name else frame[:, None] == frames[0])
     keys, queries = (roles.positions("question_block" if end == "question" else end) for end in name.split("->"))
@@ -78,8 +76,7 @@ def check_edge_set(name: str) -> None:
 
 def frame_edge_sets(n_frames: int) -> dict[str, tuple[int, int, int]]:
     """Every pair of frames, as name: (query frame, key frame, distance), 1-based; then all pairs of one query frame,
-    of one key frame, and of one distance, and all together. 0 stands for all.
-    """
+    of one key frame, and of one distance, and all together. 0 stands for all."""
     frames = range(1, n_frames + 1)
     pairs = {f"frame {key}->frame {query}": (query, key, query - key) for query in frames for key in range(1, query)}
     rows = {f"earlier frames->frame {query}": (query, 0, 0) for query in frames[1:]}
@@ -101,9 +98,9 @@ class Window:
 def windows(n_layers: int, k: int, style: str = "center") -> list[Window]:
     """One window per layer, in order.
 
-    center: k layers around the layer (for even k one more below than above), clipped at both ends, so windows near the
-    ends are narrower, as published; inverse: all other layers; top_down: from the layer up; bottom_up: up to the
-    layer. Raises StudyError for k < 1, k > n_layers, or an unknown style.
+    center: k layers around the layer (for even k one more below than above), fewer near the ends, as published;
+    inverse: all other layers; top_down: from the layer up; bottom_up: up to the layer. Raises StudyError for k < 1,
+    k > n_layers, or an unknown style.
     """
     if not 1 <= k <= n_layers:
         raise StudyError(f"window {k} does not fit a model of {n_layers} layers; choose 1 to {n_layers}")

@@ -9,16 +9,13 @@
 
 The decoder is causal, so rows before the first cut query row never change, and below a window nothing does. One clean
 pass keeps every layer's input, keys and values (`·`). Then the unmodified decoder layers are called on the rows marked
-`X` alone, with the clean keys and values of the earlier rows before theirs. All conditions walk up the layers together,
-side by side in one call a layer (`grouped.py`). Each joins at its window's first layer, and those that have cut the
-same so far are one.
+`X` alone, with the clean keys and values of the earlier rows before theirs. All conditions walk up together, in one
+call a layer (`grouped.py`). Each joins at its window's first layer, and those that have cut the same so far are one.
 """
 
 from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +42,8 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
         mask = kwargs.get("attention_mask")
         if id(mask) not in seen:  # layers of one kind share their mask
             seen[id(mask)] = seen_under(mask, inputs.embeds)[0, 0]
-        # Some decoders add visual features between layers.
-        added = None if following is output or torch.equal(following, output) else following - output
+        same = following is output or torch.equal(following, output)
+        added = None if same else following - output  # some decoders add visual features between layers
         calls.append(Call(hidden, output, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
     inputs.calls = calls
     return calls
@@ -59,20 +56,15 @@ def recorded_states(vlm: VideoLLM, inputs: Inputs) -> Clean:
 
 @torch.no_grad()
 def staggered(
-    vlm: VideoLLM,
-    calls: Sequence[Call],
-    rows: Sequence[int],
-    layers: Sequence[tuple[int, ...]],
-    kinds: Sequence[Hashable],
-    blocked: Mapping[Hashable, torch.Tensor],
+    vlm: VideoLLM, calls: list[Call], rows: list[int], layers: list[tuple[int, ...]], kinds: Sequence, blocked: Mapping
 ) -> tuple[torch.Tensor, int, int]:
     """float32 last-position logits (C, V) of conditions that change nothing before their position in `rows` (C).
 
-    `layers` (C) are the 1-based layers of each condition's window, `kinds` (C) say which edges it cuts there: `blocked`
-    maps each kind to (H or 1, n - row, n) bool, True = cut, in each query head or in all. Conditions of a kind share
-    their row; those with one past (the same kind cut in the same layers so far) are one state until they part:
-    bottom-up windows share all but their tails, equal clipped windows everything. Also returns in how many layers masks
-    reached the attention kernel, and in how many they should have.
+    `layers` (C) are those of each condition's window, `kinds` (C) say which edges it cuts there: `blocked` maps each to
+    (H or 1, n - row, n) bool, True = cut, in each query head or in all. Conditions of a kind share their row; those
+    with one past (the same kind cut in the same layers so far) are one state until they part: bottom-up windows share
+    all but their tails, equal clipped windows everything. Also returns in how many layers masks reached the attention
+    kernel, and in how many they should have.
     """
     of = {row: [i for i, own in enumerate(rows) if own == row] for row in sorted(set(rows))}
     cut, plans, ends = {}, {}, {}
@@ -86,15 +78,17 @@ def staggered(
         for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
             if seen is not call.seen:  # mostly one for all layers
                 seen, opened = call.seen, {row: _opened(call.seen, row, table) for row, table in cut.items()}
-            steps = {row: plan[number - 1] for row, plan in plans.items() if plan[number - 1].origins}
-            if not steps:
+            groups, pieces = [], []
+            for row, plan in plans.items():
+                origins, cuts = plan[number - 1]
+                if origins:
+                    groups.append(Group(row, opened[row].index_select(0, cuts.to(seen.device))))
+                    clean = call.hidden[:, row:]  # (1, r, d)
+                    pieces += _going_on(hidden.get(row, clean[:0]).to(clean.device), origins, clean[0])
+            if not groups:
                 continue
             sent += 1
-            groups = [Group(row, opened[row].index_select(0, step.cuts.to(seen.device))) for row, step in steps.items()]
-            below = {row: states.to(call.hidden.device) for row, states in hidden.items()}
-            clean = {row: call.hidden[:, row:] for row in steps}  # (1, r, d) each
-            pieces = (_going_on(below.get(row, clean[row][:0]), steps[row].origins, clean[row][0]) for row in steps)
-            flat = torch.cat([*chain.from_iterable(pieces)])[None]
+            flat = torch.cat(pieces)[None]
             flat = run_layer(module, flat, Cut(call, groups, fired, top=number == len(calls)))  # (1, sum of c * r, d)
             parts = flat[0].split([group.size for group in groups])
             hidden = {group.row: part.unflatten(0, group.shape) for group, part in zip(groups, parts, strict=True)}
@@ -103,20 +97,13 @@ def staggered(
     return unembed(vlm, last[order]), sum(fired), sent
 
 
-class _Step(NamedTuple):
-    """One layer, one first row. For each state there: the state below that it goes on from (None: the clean pass, from
-    which it joins here), and which kind it cuts (the number of kinds: none)."""
-
-    origins: list[int | None]
-    cuts: torch.Tensor
-
-
 @lru_cache(maxsize=64)  # the same for every sample
-def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: int) -> tuple[list[_Step], list[int]]:
-    """What conditions of one first row, of these kinds, cut in these layers, share in each of `depth` layers: one step
-    a layer, and for each condition its state at the top.
+def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: int) -> tuple[list[tuple], list[int]]:
+    """What conditions of these kinds, cut in these layers, share. A state is a kind and the layers so far in which it
+    was cut; layer 0 stands for a condition that never cuts.
 
-    A state is a kind and the layers so far in which it was cut; layer 0 stands for a condition that never cuts.
+    For each layer, of each state there, the state below from which it goes on (None: it joins here, from the clean
+    pass), and the kind that it cuts (the number of kinds: none); and for each condition its state at the top.
     """
     steps, places, none = [], {}, len(set(kinds))
     for number in range(1, depth + 1):
@@ -124,7 +111,7 @@ def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: in
         now = [state for state in dict.fromkeys(states) if state[1]]
         cuts = torch.tensor([kind if past[-1] == number else none for kind, past in now], dtype=torch.long)
         before = [(kind, past[:-1] if past[-1] == number else past) for kind, past in now]
-        steps.append(_Step([places.get(state) for state in before], cuts))
+        steps.append(([places.get(state) for state in before], cuts))
         places = {state: i for i, state in enumerate(now)}
     return steps, [places[state] for state in states]
 

@@ -1,9 +1,8 @@
 """One decoder layer on many rows of one prompt at once: changed rows of several conditions, side by side.
 
 Everything in a decoder layer but attention works row by row, so the rows of all conditions go through it as one long
-sequence, unpadded. Attention is called by group: for the time of a `with` block the decoder calls an attention function
-of ours, which runs the model's own kernel on each group, with the clean keys and values of the earlier rows in front of
-the group's. The masks come to it in the place of the layer's attention mask.
+sequence, unpadded. Attention is called by group: an attention function of ours runs the model's own kernel on each,
+with the clean keys and values of the earlier rows in front. The masks come to it in place of the layer's own.
 """
 
 import sys
@@ -35,9 +34,8 @@ class Call:
 
 
 class Group:
-    """States that start at one row, in one layer: their mask (c, H or 1, r, n). Many single rows are queries of one
-    sequence instead, (1, H or 1, c, row + c), each blind to the others, so that clean keys are read once, not copied.
-    """
+    """States that start at one row, in one layer: their mask (c, H or 1, r, n). Single rows are queries of one sequence
+    instead, (1, H or 1, c, row + c), each blind to the others, so that clean keys are read once, not copied."""
 
     def __init__(self, row: int, mask: torch.Tensor) -> None:
         self.row, self.shape, self.packed = row, (len(mask), mask.shape[2]), mask.shape[2] == 1

@@ -1,10 +1,9 @@
 """Knockouts of one sample: many conditions, one set of logits each, and a receipt.
 
-A condition cuts an edge set in the layers of a window. Two modes give the same numbers. `exact` recomputes only the
-rows and layers that a condition can change (`exact.py`). `full` makes one complete pass per condition, hooking masks
-into the model's own forward; every receipt repeats one condition in this way. Conditions run in batches; different
-samples never share one, so nothing is padded. Only the last position is read out, in float32. Technique: attention
-knockout (Geva et al. 2023), as in the paper's section 3.
+Attention knockout (Geva et al. 2023; the paper's section 3): a condition cuts an edge set in the layers of a window,
+and the last position is read out. Two modes give the same numbers. `exact` recomputes only the rows and layers that a
+condition can change (`exact.py`). `full` makes one complete pass per condition; every receipt repeats one condition in
+this way. Conditions run in batches; different samples never share one, so nothing is padded.
 """
 
 import warnings
@@ -24,6 +23,7 @@ from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.records import Inputs, VideoLLM
 
 CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: on a CPU, and the most on a GPU
+Found = Iterator[tuple[list[int], torch.Tensor, int, int]]  # conditions, their logits, masks applied, masks sent
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,9 @@ class Condition:
 def knockout_logits(
     vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], *, mode: str = "exact", batch: int | None = None
 ) -> tuple[torch.Tensor, Receipt]:
-    """float32 last-position logits (C, V) of each condition, in order, and the receipt.
-
-    `batch` conditions at a time (None: as many as fit a fixed memory). Raises StudyError for an unknown mode,
-    conditions that do not fit the prompt or the model, or a receipt that fails.
-    """
+    """float32 last-position logits (C, V) of each condition, in order, and the receipt; `batch` conditions at a time
+    (None: as many as fit a fixed memory). Raises StudyError for an unknown mode, conditions that do not fit the prompt
+    or the model, or a receipt that fails."""
     if mode not in MODES:
         raise StudyError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
     _check_conditions(vlm, inputs, conditions)
@@ -59,9 +57,6 @@ def knockout_logits(
     pick = sum(inputs.input_ids) % len(conditions)  # another one from sample to sample, the same in every run
     alone = measure(vlm, inputs, _layer_masks(vlm, [conditions[pick]]), logits[pick])
     return logits, receipt.merge(alone).check(vlm.dtype)
-
-
-Found = Iterator[tuple[list[int], torch.Tensor, int, int]]  # conditions, their logits, masks applied, masks sent
 
 
 def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], batch: int | None) -> Found:
@@ -95,10 +90,8 @@ def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], batch
 
 
 def _shared_rows(rows: Sequence[int], n: int) -> dict[int, int]:
-    """For each of the ascending rows of n the row to start at: one above it, where that adds a tenth at most.
-
-    The last row stays alone, since its conditions are packed.
-    """
+    """For each of the ascending rows of n the row to start at: one above it, where that adds a tenth at most. The last
+    row stays alone, since its conditions are packed."""
     shared, start = {}, -inf  # none above the first
     for row in rows:
         if 10 * (n - start) > 11 * (n - row) or row == n - 1:
@@ -177,8 +170,7 @@ def _bytes(vlm: VideoLLM, rows: int, n: int) -> int:
     """What a condition that recomputes `rows` of n rows needs: on a CPU the widest activation, on a GPU a layer's
     activations, keys, values and masks."""
     config, size = vlm.hf.get_decoder().config, vlm.dtype.itemsize
+    inner, width = config.intermediate_size, config.hidden_size
     if vlm.device.type == "cpu":
-        return size * rows * config.intermediate_size
-    activations = size * rows * (3 * config.intermediate_size + 6 * config.hidden_size)
-    keys_values, masks = 4 * size * n * config.hidden_size, 5 * rows * n
-    return activations + keys_values + masks
+        return size * rows * inner
+    return size * rows * (3 * inner + 6 * width) + size * n * 4 * width + rows * n * 5

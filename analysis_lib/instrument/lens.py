@@ -21,6 +21,8 @@ from analysis_lib.instrument.passes import Clean, Seen, in_all_layers, masked_lo
 from analysis_lib.models.decoder import unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 
+SPACE = "▁Ġ "  # the marks that tokenizers put for a space
+
 
 @torch.no_grad()
 def answer_emergence(vlm: VideoLLM, inputs: Inputs, clean: Clean, *, normed: bool = True) -> pd.DataFrame:
@@ -33,17 +35,13 @@ def answer_emergence(vlm: VideoLLM, inputs: Inputs, clean: Clean, *, normed: boo
     logits = unembed(vlm, clean.last, norm=normed)  # (L, V)
     logits[-1] = clean.logits
     probability = logits.softmax(-1)[:, inputs.letter_ids].cpu().numpy()  # (L, options)
-    layers, options = probability.shape
-    option = np.tile(np.arange(options), layers)
-    return pd.DataFrame(
-        {
-            "layer": np.repeat(np.arange(1, layers + 1), options),
-            "option": [LETTERS[i] if len(inputs.roles.positions("options")) else "" for i in option],
-            "is_answer": option == inputs.roles.answer,
-            "probability": probability.ravel().astype(float),
-            "normed": normed,
-        }
-    )
+    letters = LETTERS if len(inputs.roles.positions("options")) else [""] * probability.shape[1]
+    rows = [
+        (layer, letters[i], i == inputs.roles.answer, float(p), normed)
+        for layer, own in enumerate(probability, start=1)
+        for i, p in enumerate(own)
+    ]
+    return pd.DataFrame(rows, columns=["layer", "option", "is_answer", "probability", "normed"])
 
 
 @torch.no_grad()
@@ -67,22 +65,18 @@ def logit_lens(
 def first_token_ids(vlm: VideoLLM, word: str) -> list[int]:
     """Ids of all tokens that spell the first sub-token of a word inside a sentence; StudyError if the word is empty."""
     lead = len(vlm.tokenizer("a")["input_ids"])
-    ids = vlm.tokenizer(f"a {word.strip()}")["input_ids"][lead:]
-    spelled = [text for text in map(_bare, vlm.tokenizer.convert_ids_to_tokens(ids)) if text]  # without a lone space
+    pieces = vlm.tokenizer.convert_ids_to_tokens(vlm.tokenizer(f"a {word.strip()}")["input_ids"][lead:])
+    spelled = [text for piece in pieces if (text := piece.lstrip(SPACE))]
     if not spelled:
         raise StudyError(f"keyword {word!r} has no token of its own; choose another word")
     return _ids_by_spelling(vlm.tokenizer)[spelled[0]]
-
-
-def _bare(piece: str) -> str:
-    return piece.lstrip("▁Ġ ")  # the marks that tokenizers put for a space
 
 
 @lru_cache(maxsize=4)
 def _ids_by_spelling(tokenizer: Any) -> dict[str, list[int]]:
     ids: dict[str, list[int]] = {}
     for piece, token in tokenizer.get_vocab().items():
-        ids.setdefault(_bare(piece), []).append(token)
+        ids.setdefault(piece.lstrip(SPACE), []).append(token)
     return ids
 
 
@@ -90,10 +84,8 @@ def _ids_by_spelling(tokenizer: Any) -> dict[str, list[int]]:
 def attention_maps(
     vlm: VideoLLM, inputs: Inputs, queries: Sequence[int], *, without: np.ndarray | None = None
 ) -> np.ndarray:
-    """Attention (L, Q, N_v) of query positions onto video tokens, mean over heads, float32.
-
-    `without` (n, n) bool [query, key] are edges cut in every layer, for example cross-frame edges.
-    """
+    """Attention (L, Q, N_v) of query positions onto video tokens, mean over heads, float32. `without` (n, n) bool
+    [query, key] are edges cut in every layer, for example cross-frame edges."""
     rows = np.ix_(list(queries), inputs.roles.positions("video"))
     maps: list[np.ndarray] = []  # one a layer
 

@@ -1,12 +1,11 @@
 """Forward passes through the unmodified decoder: clean, with edges cut, and with its attention measured.
 
-Merged embeddings go in; states, attention weights, or the last position's float32 logits come out. States are what
-decoder layers return, so they are true residual states: the list that transformers returns has the last one normed.
-Cutting: a pre-hook on a layer's attention module ANDs our mask with the mask that the model built for that layer (and
-builds the causal one where the model relies on the kernel for it). The model's own limits, such as sliding windows,
-therefore stay. Measuring: for the time of a `with` block the decoder calls an attention function of ours, which runs
-the very same SDPA kernel and beside it computes the weights in float32 from the queries, keys and mask that arrived.
-All of it undoes itself whatever happens inside a block.
+States are what decoder layers return, so they are true residual states: the list that transformers returns has the
+last one normed. Cutting: a pre-hook on a layer's attention module ANDs our mask with the mask that the model built for
+that layer (the causal one where the model leaves it to the kernel), so its own limits, such as sliding windows, stay.
+Measuring: for the time of a `with` block the decoder calls an attention function of ours, which runs the very same SDPA
+kernel and beside it computes the weights in float32 from the queries, keys and mask that arrived. All of it undoes
+itself whatever happens inside a block.
 """
 
 from collections import Counter
@@ -61,10 +60,8 @@ def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) ->
 
 @torch.no_grad()
 def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """float32 last-position logits (B, V) with edges cut, and how many masks were applied.
-
-    `layer_masks` maps 1-based layers to (B, H or 1, n, n) bool, True = cut; all of one batch size B, or of 1.
-    """
+    """float32 last-position logits (B, V) with edges cut, and how many masks were applied. `layer_masks` maps 1-based
+    layers to (B, H or 1, n, n) bool, True = cut; all of one batch size B, or of 1."""
     batch = max((mask.shape[0] for mask in layer_masks.values()), default=1)
     # Features for given rows of one prompt, which some decoders take, cannot be shared by copies of it.
     if batch > 1 and not inputs.decoder_kwargs.keys() <= {"attention_mask", "position_ids", "cache_position"}:
@@ -108,8 +105,7 @@ def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Te
 @contextmanager
 def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor]) -> Iterator[Counter]:
     """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, H or 1, n, n) bool, True = cut, in each
-    query head or in all. Yields a Counter of how often each was applied. Raises StudyError if a layer cannot be cut.
-    """
+    query head or in all. Yields a Counter of how often each was applied. Raises StudyError if a layer cannot be cut."""
     check_kernel(vlm.hf)
     fired: Counter = Counter()
     with ExitStack() as hooks:
@@ -137,12 +133,9 @@ def _cut(layer: int, blocked: torch.Tensor, fired: Counter, module: Any, args: t
 
 
 def seen_under(own: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
-    """(B or 1, 1, n, n) bool, which keys the model's own mask lets each query see; without one its kernel is causal.
-
-    `states` (B, n, d) are those that come in.
-    """
-    n = states.shape[1]
+    """(B or 1, 1, n, n) bool, which of the states (B, n, d) each may read by the model's own mask; None is causal."""
     if own is None:
+        n = states.shape[1]
         return torch.ones(1, 1, n, n, dtype=torch.bool, device=states.device).tril()
     return own if own.dtype == torch.bool else own == 0
 
@@ -155,7 +148,7 @@ def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
     """
     if own is None or own.dtype == torch.bool:
         return seen
-    if not bool(seen.any(-1).all()):
+    if not seen.any(-1).all():
         raise StudyError(
             "a position is left without any key, which attention kernel 'eager' turns into reading everything; load "
             "the model with attn_implementation sdpa, where such a row outputs 0"
@@ -164,15 +157,11 @@ def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def measured_attention(
-    vlm: VideoLLM, observe: Callable[[Seen], None], layers: Collection[int] | None = None
-) -> Iterator[None]:
-    """Call `observe` after each decoder layer's attention inside the block, or only after some (1-based `layers`).
-
-    The model's outputs do not change. Of blocks inside each other the innermost observes.
-    """
-    every = enumerate(decoder_layers(vlm), start=1)
-    _observers.append(({id(layer.self_attn): i for i, layer in every if layers is None or i in layers}, observe))
+def measured_attention(vlm: VideoLLM, observe: Callable, layers: Collection[int] | None = None) -> Iterator[None]:
+    """Call `observe` with what was `Seen` after each decoder layer's attention inside the block, or only after some
+    (1-based `layers`). The model's outputs do not change. Of blocks inside each other the innermost observes."""
+    numbered = enumerate(decoder_layers(vlm), start=1)
+    _observers.append(({id(layer.self_attn): i for i, layer in numbered if layers is None or i in layers}, observe))
     try:
         with attention_through(vlm, "flow_measured", _measured_sdpa):
             yield

@@ -31,9 +31,6 @@ Masks = Sequence[np.ndarray]  # one (n, n) bool [query, key] per layer, True = c
 STOPS = ("frame_text", "after_video", "question_block", "tail")  # where information can pause between video and last
 
 
-# ---- in which layers the routes are open ----
-
-
 @dataclass(frozen=True)
 class Ranges:
     """1-based layers in which each named route is open."""
@@ -54,8 +51,7 @@ PUBLISHED = {
 
 def pathway_ranges(n_layers: int, family: str = "llava", *, given: Mapping[str, Sequence[int]] | None = None) -> Ranges:
     """Open layers: `given` ones ({"cross_frame": (first, last), …}, 1-based), else published ones, else LLaVA's scaled
-    to the depth. Raises StudyError if given ranges lack a route or leave the model.
-    """
+    to the depth. Raises StudyError if given ranges lack a route or leave the model."""
     spans = given or PUBLISHED.get((family, n_layers))
     if spans is None:
         share, known = n_layers / 32, PUBLISHED["llava", 32].items()
@@ -66,14 +62,9 @@ def pathway_ranges(n_layers: int, family: str = "llava", *, given: Mapping[str, 
     return Ranges(**{name: tuple(range(spans[name][0], spans[name][1] + 1)) for name in ROUTES})
 
 
-# ---- masks ----
-
-
 def effective_pathway(roles: Roles, n_layers: int, ranges: Ranges, *, strict: bool = False) -> Masks:
-    """The pathway's cut edges in each layer.
-
-    `strict` gives all text after the first video token, up to but without the last position, the question's limits.
-    """
+    """The pathway's cut edges in each layer. `strict` gives all text after the first video token, up to but without the
+    last position, the question's limits."""
     video, last, question = (_member(roles, name) for name in ("video", "last", "question_block"))
     if strict:
         question = _member(roles, "text") & (np.cumsum(video) > 0) & ~last
@@ -95,8 +86,7 @@ def random_control(roles: Roles, masks: Masks, *, seed: int | Sequence[int]) -> 
     from all edges between positions that are not before the video."""
     pool = np.flatnonzero(np.tri(len(roles.names), dtype=bool) & (np.cumsum(roles.frame_of) > 0))
     total = sum(int(mask.sum()) for mask in masks)
-    most = ceil(total / len(masks))
-    if most > len(pool):
+    if (most := ceil(total / len(masks))) > len(pool):
         known = f"only {len(pool)} are not before the video"
         raise StudyError(f"a random control must cut {most} edges a layer, but {known}")
     return _drawn([(pool, total)], masks, seed)
@@ -152,16 +142,11 @@ def _edge_groups(roles: Roles) -> np.ndarray:
     return np.where(np.tri(len(kind), dtype=bool), groups, -1)
 
 
-# ---- running them ----
-
-
 def run_pathways(
     vlm: VideoLLM, inputs: Inputs, pathways: Mapping[str, Masks]
 ) -> tuple[dict[str, torch.Tensor], Receipt]:
-    """float32 last-position logits (V,) by name, all in one batch, and the receipt (one of them is measured).
-
-    Raises StudyError if masks do not fit the model and the prompt, or if the receipt fails.
-    """
+    """float32 last-position logits (V,) by name, all in one batch, and the receipt (one of them is measured). Raises
+    StudyError if masks do not fit the model and the prompt, or if the receipt fails."""
     depth = len(decoder_layers(vlm))
     for name, masks in pathways.items():
         if len(masks) != depth or any(mask.shape != (inputs.n, inputs.n) for mask in masks):
@@ -176,21 +161,18 @@ def run_pathways(
     return dict(zip(pathways, logits, strict=True)), receipt.merge(alone).check(vlm.dtype)
 
 
-# ---- what they leave open, and what they would save ----
-
-
 def edges_kept(masks: Masks) -> tuple[int, int]:
     """Edges left open and all causal edges, each summed over layers (not heads)."""
-    total = len(masks) * len(masks[0]) * (len(masks[0]) + 1) // 2
+    total = len(masks) * int(np.tri(len(masks[0])).sum())
     return total - sum(int(mask.sum()) for mask in masks), total
 
 
 def leak_report(roles: Roles, masks: Masks, *, named: Sequence[str] = ("question_block",)) -> pd.DataFrame:
-    """Every route from video to the last position, by the roles it stops at: `route`, `named`, `open`, `arrives`.
+    """Every route from video to the last position, by the roles it stops at: `route`, `named`, `open`, and `arrives`,
+    the 1-based layer in which video first reaches the last position that way, 0 if never.
 
-    `arrives` is the 1-based layer in which video first reaches the last position that way, 0 if never. A route is named
-    if all its stops are in `named`; an open route that is not is a leak. For a strict pathway, which puts all stops
-    under the question's limits, pass `named=STOPS`.
+    A route is named if all its stops are in `named`; an open one that is not is a leak. For a strict pathway, which
+    puts all stops under the question's limits, pass `named=STOPS`.
     """
     stops = [stop for stop in STOPS if len(roles.positions(stop))]
     rows = []
@@ -225,11 +207,10 @@ def live_rows(masks: Masks) -> list[np.ndarray]:
 
 
 def flops_kept(vlm: VideoLLM, masks: Masks) -> float:
-    """Share (0..1) of the decoder's multiplications that an exact forward with these masks still needs.
+    """Share (0..1) of the multiplications of a dense pass (all rows, all causal edges) that an exact one still needs.
 
-    Against the dense pass: all rows in all layers, all causal edges. Counted are the linear maps (keys and values for
-    every row that a live row may read, the rest for live rows) and two products per open edge of a live row;
-    embedding, norms, vision tower and head are not.
+    Counted are the decoder's linear maps (keys and values for every row that a live row may read, the rest for live
+    rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not.
     """
     config = vlm.hf.get_decoder().config
     width, heads = config.hidden_size, config.num_attention_heads

@@ -20,8 +20,7 @@ from analysis_lib.models.decoder import decode
 from analysis_lib.models.merging import own_logits
 from analysis_lib.models.records import Inputs, VideoLLM
 
-# Rounding of a logit between two ways to compute it.
-TOLERANCE = {torch.float16: 0.5, torch.bfloat16: 0.5, torch.float32: 1e-3, torch.float64: 1e-6}
+TOLERANCE = {torch.float16: 0.5, torch.bfloat16: 0.5, torch.float32: 1e-3, torch.float64: 1e-6}  # a logit's rounding
 TIMES = 10  # how many times its own measured rounding a condition may differ where that is more
 
 
@@ -29,24 +28,22 @@ TIMES = 10  # how many times its own measured rounding a condition may differ wh
 class Receipt:
     """Numbers of one run, or of many: merging adds the counts and takes the largest of the rest.
 
-    The numbers after `noop_difference` are those of the conditions measured. `rounding` is the largest change of a
-    logit of such a condition when its prompt moves by the last digit, measured where the difference exceeds TOLERANCE:
-    a cut can leave a state that amplifies rounding ten thousand times. In a row that is left without any open key SDPA
-    returns 0; it never reads the future.
+    `rounding` is measured where the spot check exceeds TOLERANCE: a cut can leave a state that amplifies rounding ten
+    thousand times. In a row that is left without any open key SDPA returns 0; it never reads the future.
     """
 
-    max_blocked_weight: float = 0.0  # largest attention weight on a cut edge, in the conditions measured; must be 0
-    kernel_difference: float = 0.0  # of the attention kernel's output to measured weights times values, there
-    noop_difference: float = 0.0  # largest change of a logit when an all-open mask is put on every layer
+    # Largest numbers, those of conditions from the ones that were measured.
+    max_blocked_weight: float = 0.0  # attention weight on a cut edge (must be 0)
+    kernel_difference: float = 0.0  # of the attention kernel's output to measured weights times values
+    noop_difference: float = 0.0  # of a logit, when an all-open mask is put on every layer
     spot_check_difference: float = 0.0  # of a logit, between the batch and the condition run alone
-    rounding: float = 0.0  # of a logit of such a condition
-    # Of a weight in heads that a condition leaves alone, in its first cut layer, where nothing else can have changed.
-    other_heads_difference: float = 0.0  # must be 0
+    rounding: float = 0.0  # change of a logit of a condition when its prompt moves by the last digit
+    other_heads_difference: float = 0.0  # of a weight in heads left alone, in the first cut layer (must be 0)
     fired: int = 0  # masks applied
     expected: int = 0  # masks that should have been
     fully_blocked_rows: int = 0  # query rows left without any open key, summed over conditions
     conditions: int = 0
-    measured: int = 0  # how many of the conditions were run alone, with their attention measured
+    measured: int = 0  # conditions run alone, with their attention measured
 
     def merge(self, other: Self) -> Self:
         """Both receipts as one."""
@@ -78,11 +75,8 @@ def fully_blocked_rows(blocked: np.ndarray) -> int:
 
 @torch.no_grad()
 def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor], expected: torch.Tensor) -> Receipt:
-    """Repeat one condition alone, complete, with its attention measured, and run the no-op.
-
-    `layer_masks` maps 1-based layers to (1, H or 1, n, n) bool, True = cut; `expected` (V,) are the logits as first
-    computed.
-    """
+    """Repeat one condition alone, complete, with its attention measured, and run the no-op. `layer_masks` maps 1-based
+    layers to (1, H or 1, n, n) bool, True = cut; `expected` (V,) are the logits as first computed."""
     kernel = vlm.hf.get_decoder().config._attn_implementation
     key = (kernel, sha256(inputs.embeds.float().cpu().numpy().tobytes()).hexdigest())
     if key not in vlm.noops:  # once per prompt and clip for a loaded model
@@ -133,11 +127,8 @@ def _other_heads(vlm: VideoLLM, inputs: Inputs, layer: int, mask: torch.Tensor, 
 
 @torch.no_grad()
 def noop_difference(vlm: VideoLLM, inputs: Inputs) -> float:
-    """Largest change of a logit, against the untouched model's own forward, with an all-open mask on every layer.
-
-    Compared in the model's dtype, through its own norm and head. The untouched forward takes the prompt with
-    placeholders.
-    """
+    """Largest change of a logit by an all-open mask on every layer, against the untouched model's own forward, which
+    takes the prompt with placeholders. Compared in the model's dtype, through its own norm and head."""
     untouched = own_logits(vlm, inputs)  # (rows, V)
     open_mask = torch.zeros(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device)
     with attention_mask_hooks(vlm, in_all_layers(vlm, open_mask)):
