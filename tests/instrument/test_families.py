@@ -9,6 +9,7 @@ import pytest
 import tiny_families
 import tiny_originals
 import torch
+from conditions import all_hooks
 from tiny_families import SAMPLE, some_frames
 
 from analysis_lib import paths
@@ -80,10 +81,6 @@ def test_cut_edges_have_no_weight_and_rows_renormalise(case):
     for one in seen:
         assert torch.allclose(one.weights.sum(-1), torch.ones(()), atol=1e-5)
         assert one.weights.triu(1).max() == 0 and one.kernel_difference < 1e-5
-
-
-def all_hooks(vlm):
-    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in vlm.hf.modules())
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
