@@ -3,8 +3,6 @@
 A model of a family that is not in the table takes the common path only after the self-test passed on a made-up clip.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 
@@ -14,10 +12,9 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS, Question
-from analysis_lib.instrument.edges import Window, blocked_edges
-from analysis_lib.instrument.engine import Condition, knockout_logits
-from analysis_lib.instrument.hooks import attention_mask_hooks
-from analysis_lib.instrument.passes import clean_pass
+from analysis_lib.instrument.edges import blocked_edges, windows
+from analysis_lib.instrument.knockout import Condition, knockout_logits
+from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, in_all_layers
 from analysis_lib.models.decoder import decoder_layers, unembed
 from analysis_lib.models.families import FAMILIES
 from analysis_lib.models.loading import load_checkpoint
@@ -26,48 +23,42 @@ from analysis_lib.models.records import Inputs, VideoLLM
 
 
 def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
-    """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip.
-
-    Raises StudyError where the checkpoint cannot be loaded, or where a check of the instrument fails.
-    """
+    """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip. Raises StudyError if
+    the checkpoint cannot be loaded, or if a check of the instrument fails."""
     vlm = load_checkpoint(model, dtype=dtype, device=device)
-    if vlm.processor is not None and vlm.hf.config.model_type not in FAMILIES:
-        _try(vlm)
-    return vlm
-
-
-def _try(vlm: VideoLLM) -> None:
-    """Try the instrument on an architecture that is not in the table; StudyError says which check failed."""
-    frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
-    sample = Question("What moves?", ("a cat", "a dog"))
-    try:
-        table = self_test(vlm, make_inputs(vlm, sample, frames))
-        failed = "; ".join(table.loc[~table["passed"], "check"])
-    except Exception as error:  # whatever an unknown architecture does not share with the known ones
-        failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if failed:
-        kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
+    kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
+    if vlm.processor is not None and kind not in FAMILIES and (failed := _failed(vlm)):
         raise StudyError(
             f"{kind!r} ({name}) is no known family, and on a made-up clip it fails: {failed}. State what differs in "
             "families.FAMILIES; if its decoder is reached another way, in models.decoder_layers and models.decode"
         )
+    return vlm
+
+
+def _failed(vlm: VideoLLM) -> str:
+    """What fails on a made-up clip; empty if nothing does."""
+    frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
+    try:
+        table = self_test(vlm, make_inputs(vlm, Question("What moves?", ("a cat", "a dog")), frames))
+        return "; ".join(table.loc[~table["passed"], "check"])
+    except Exception as error:  # whatever an unknown architecture does not share with the known ones
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @torch.no_grad()
 def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
-    """Checks of the instrument on one prompt, to be shown: columns `check`, `value`, `wanted`, `passed`. Nothing is
-    raised.
+    """Checks of the instrument on one prompt, none of them raised: columns `check`, `value`, `wanted`, `passed`.
 
     Values are largest differences of float32 logits or states, attention weights, or counts. Where two float32
     computations of the same thing are compared, rounding is allowed for: 0.001, or 0.5 for a model in half precision.
     """
-    clean, roles = clean_pass(vlm, inputs), inputs.roles
-    rounding = 1e-3 if vlm.dtype == torch.float32 else 0.5
-    untouched = model_logits(vlm, inputs)
-    cut, receipt = knockout_logits(vlm, inputs, [_all_into_last(vlm, inputs)] * 2)
+    clean, roles, untouched = clean_pass(vlm, inputs), inputs.roles, model_logits(vlm, inputs)
+    all_into_last = np.zeros((inputs.n, inputs.n), bool)
+    all_into_last[-1, :-1] = True
+    everywhere = windows(len(decoder_layers(vlm)), 1, "top_down")[0]  # from the first layer up
+    cut, receipt = knockout_logits(vlm, inputs, [Condition("all->last", everywhere, all_into_last)] * 2)
     answers = zip(LETTERS, inputs.letter_ids, strict=False)
     unreadable = sum(vlm.tokenizer(roles.text + letter)["input_ids"][-1] != token for letter, token in answers)
-    noop = ("change of a logit by all-open masks", receipt.noop_difference)
     exact = [
         ("change of a logit left behind by knockouts", _gap(model_logits(vlm, inputs), untouched)),
         ("largest attention weight on a cut edge", receipt.max_blocked_weight),
@@ -84,21 +75,17 @@ def self_test(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
         ("attention kernel against measured weights", receipt.kernel_difference),
         ("condition in a batch against alone", receipt.spot_check_difference),
     ]
-    ahead = ("change of earlier states by the last token", _look_ahead(vlm, inputs))
     # Experts take their tokens in groups: another last token changes how the others are rounded.
     grouped = any(name.endswith(".experts") for name, _ in vlm.hf.named_modules())
+    ahead = ("change of earlier states by the last token", _look_ahead(vlm, inputs))
     (close if grouped else exact).insert(4, ahead)
     # On a GPU a mask, even an open one, selects another attention kernel, which rounds differently.
+    noop = ("change of a logit by all-open masks", receipt.noop_difference)
     (exact if vlm.device.type == "cpu" else close).insert(0, noop)
-    effect = ("change of a logit by cutting all edges into last", _gap(cut[0], clean.logits))
-    return _verdicts(exact, close, [effect], rounding)
-
-
-def _verdicts(exact: list[tuple], close: list[tuple], felt: list[tuple], rounding: float) -> pd.DataFrame:
-    """Values that must be 0, those that must stay below rounding, and those that must exceed it."""
+    effect, rounding = _gap(cut[0], clean.logits), 1e-3 if vlm.dtype == torch.float32 else 0.5
     rows = [(name, float(value), "0", value == 0) for name, value in exact]
     rows += [(name, float(value), f"< {rounding:g}", value < rounding) for name, value in close]
-    rows += [(name, float(value), f"> {rounding:g}", value > rounding) for name, value in felt]
+    rows += [("change of a logit by cutting all edges into last", effect, f"> {rounding:g}", effect > rounding)]
     return pd.DataFrame(rows, columns=["check", "value", "wanted", "passed"])
 
 
@@ -113,19 +100,10 @@ def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other.float()).abs().max())
 
 
-def _all_into_last(vlm: VideoLLM, inputs: Inputs) -> Condition:
-    """All that the last position reads from others, cut in every layer."""
-    depth = len(decoder_layers(vlm))
-    blocked = np.zeros((inputs.n, inputs.n), bool)
-    blocked[-1, :-1] = True
-    return Condition("all->last", Window(1, 1, depth, tuple(range(1, depth + 1))), blocked)
-
-
 def _look_ahead(vlm: VideoLLM, inputs: Inputs) -> float:
     """How much the states of video tokens change with the last token, edges cut or not: not at all if causal."""
     other = replace(inputs, embeds=torch.cat([inputs.embeds[:, :-1], -inputs.embeds[:, -1:]], 1))
     blocked = torch.from_numpy(blocked_edges("cross-frame", inputs.roles)).to(vlm.device)[None, None]
-    masks = {layer: blocked for layer in range(1, len(decoder_layers(vlm)) + 1)}
     plain = _gap(clean_pass(vlm, other).video, clean_pass(vlm, inputs).video)
-    with attention_mask_hooks(vlm, masks):
+    with attention_mask_hooks(vlm, in_all_layers(vlm, blocked)):
         return max(plain, _gap(clean_pass(vlm, other).video, clean_pass(vlm, inputs).video))

@@ -4,13 +4,11 @@ An edge is one (query, key) pair with key <= query: the query position may read 
 block of edges named `source->destination` by roles: `video->question` cuts what the question's positions read from
 video tokens. `cross-frame` cuts what video tokens read from earlier frames, leaving their own frame and all text open;
 `cross-frame@3` only what they read three frames earlier, `frame 2->frame 5` what frame 5 reads from frame 2, and
-`frame 2->later frames` and `earlier frames->frame 5` the row and the column of such pairs.
+`frame 2->later frames` and `earlier frames->frame 5` the column and the row of such pairs.
 As in the paper, `question` in these names is the whole block from `Question:` to the last option, `question_only` the
 bare sentence, and where source and destination are the same, the diagonal is cut too (`last->last` is the last
 position's view of itself). Windows say in which layers an edge set is cut (paper, section 3).
 """
-
-from __future__ import annotations
 
 import re
 from dataclasses import dataclass
@@ -21,51 +19,27 @@ from analysis_lib.errors import StudyError
 from analysis_lib.models.roles import Roles
 
 EDGE_SETS = (
-    "cross-frame",
-    "video->question",
-    "video->last",
-    "question->last",
-    "last->last",
-    "question_only->last",
-    "true_option->last",
-    "false_options->last",
-    "video->question_only",
-    "question_only->true_option",
+    "cross-frame", "video->question", "video->last", "question->last", "last->last", "question_only->last",
+    "true_option->last", "false_options->last", "video->question_only", "question_only->true_option",
     "video->true_option",
-)
+)  # fmt: skip
 # The three routes from the video to the answer, as pathways name them.
 ROUTES = {"cross_frame": "cross-frame", "video_question": "video->question", "question_last": "question->last"}
-# The words that name a source or a destination, and the roles they stand for. Any pair of them is an edge set.
-ENDS = {
-    "system": "system",
-    "video": "video",
-    "frame_text": "frame_text",
-    "text": "text",
-    "question": "question_block",
-    "question_only": "question_only",
-    "options": "options",
-    "true_option": "true_option",
-    "false_options": "false_options",
-    "after_video": "after_video",
-    "tail": "tail",
-    "response": "response",
-    "last": "last",
-}
-FRAME = re.compile(r"frame ([1-9]\d*)")  # one frame, counted from 1, is an end too
+# The roles that name a source or a destination. Any pair of them is an edge set, and so are pairs with `frame 3`.
+ENDS = (
+    "system", "video", "frame_text", "text", "question", "question_only", "options", "true_option", "false_options",
+    "after_video", "tail", "response", "last",
+)  # fmt: skip
+FRAME = re.compile(r"frame ([1-9]\d*)")  # counted from 1
 DISTANCE = re.compile(r"cross-frame@([1-9]\d*)")
 OTHERS = re.compile(r"frame [1-9]\d*->later frames|earlier frames->frame [1-9]\d*")
 STYLES = ("center", "inverse", "top_down", "bottom_up")
 
 
 def blocked_edges(name: str, roles: Roles) -> np.ndarray:
-    """(n, n) bool [query, key], True where the edge set cuts. Only edges with key <= query are set.
-
-    `name` is one of EDGE_SETS, any `source->destination` of ENDS and frames (`frame 2->frame 5`), `frame i->later
-    frames`, `earlier frames->frame i`, or `cross-frame@d` with d the number of frames that the key lies before the
-    query. Raises StudyError for other names, and for frames that the clip does not have.
-    """
+    """(n, n) bool [query, key], True where the edge set cuts; only edges with key <= query are set. Raises StudyError
+    for names that are no edge set, and for frames that the clip does not have."""
     check_edge_set(name)
-    causal = np.tri(len(roles.names), dtype=bool)
     frame, distance = roles.frame_of, DISTANCE.fullmatch(name)
     frames = [int(number) for number in FRAME.findall(name)]
     needed = max([*frames, int(distance[1]) + 1 if distance else 1])
@@ -74,15 +48,16 @@ def blocked_edges(name: str, roles: Roles) -> np.ndarray:
     if name in ("earlier frames->frame 1", f"frame {frame.max()}->later frames"):
         raise StudyError(f"edge set {name!r} holds no edge in a clip of {frame.max()} frames")
     earlier = np.where(frame > 0, frame[:, None] - frame, 0)  # (n, n) frames that the key lies before the query
-    if name == "cross-frame" or distance:
-        return earlier == int(distance[1]) if distance else earlier > 0
+    if distance:
+        return earlier == int(distance[1])
+    if name == "cross-frame":
+        return earlier > 0
     if OTHERS.fullmatch(name):
         return (earlier > 0) & (frame == frames[0] if "later" in name else frame[:, None] == frames[0])
-    source, destination = name.split("->")
-    keys, queries = np.zeros(len(causal), bool), np.zeros(len(causal), bool)
-    keys[roles.positions(ENDS.get(source, source))] = True
-    queries[roles.positions(ENDS.get(destination, destination))] = True
-    return causal & queries[:, None] & keys[None, :]
+    keys, queries = (roles.positions("question_block" if end == "question" else end) for end in name.split("->"))
+    block = np.zeros((len(frame), len(frame)), bool)
+    block[np.ix_(queries, keys)] = True
+    return np.tril(block)
 
 
 def check_edge_set(name: str) -> None:
@@ -101,8 +76,7 @@ def check_edge_set(name: str) -> None:
 
 def frame_edge_sets(n_frames: int) -> dict[str, tuple[int, int, int]]:
     """Every pair of frames, as name: (query frame, key frame, distance), 1-based; then all pairs of one query frame,
-    of one key frame, and of one distance, and all together. 0 stands for all.
-    """
+    of one key frame, and of one distance, and all together. 0 stands for all."""
     frames = range(1, n_frames + 1)
     pairs = {f"frame {key}->frame {query}": (query, key, query - key) for query in frames for key in range(1, query)}
     rows = {f"earlier frames->frame {query}": (query, 0, 0) for query in frames[1:]}
@@ -113,53 +87,43 @@ def frame_edge_sets(n_frames: int) -> dict[str, tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Window:
-    """Layers in which an edge set is cut, 1-based. `layer` is the centre (or, in the one-sided styles, the border).
+    """Layers in which an edge set is cut, 1-based."""
 
-    `first` and `last` are the lowest and highest layer cut, 0 if none is; `inverse` windows have a hole between them.
-    """
-
-    layer: int
-    first: int
-    last: int
+    layer: int  # the centre; in the one-sided styles, the border
+    first: int  # the lowest layer cut, 0 if none is
+    last: int  # the highest; `inverse` windows have a hole in between
     layers: tuple[int, ...]
 
 
 def windows(n_layers: int, k: int, style: str = "center") -> list[Window]:
     """One window per layer, in order.
 
-    center: k layers around the layer (for even k one more below than above), clipped at both ends, so windows near the
-    ends are narrower, as published; inverse: all other layers; top_down: from the layer up; bottom_up: up to the
-    layer. Raises StudyError for k < 1, k > n_layers, or an unknown style.
+    center: k layers around the layer (for even k one more below than above), fewer near the ends, as published;
+    inverse: all other layers; top_down: from the layer up; bottom_up: up to the layer. Raises StudyError for k < 1,
+    k > n_layers, or an unknown style.
     """
     if not 1 <= k <= n_layers:
         raise StudyError(f"window {k} does not fit a model of {n_layers} layers; choose 1 to {n_layers}")
     if style not in STYLES:
         raise StudyError(f"unknown window style {style!r}; known: {', '.join(STYLES)}")
-    found = []
-    for layer in range(1, n_layers + 1):
-        low, high = layer - k // 2, layer + (k - 1) // 2
-        inside = {
-            "center": lambda i, low=low, high=high: low <= i <= high,
-            "inverse": lambda i, low=low, high=high: not low <= i <= high,
-            "top_down": lambda i, layer=layer: i >= layer,
-            "bottom_up": lambda i, layer=layer: i <= layer,
+    found, end = [], n_layers + 1
+    for layer in range(1, end):
+        low, high = max(layer - k // 2, 1), min(layer + (k + 1) // 2, end)  # the first inside, the first above
+        layers = {
+            "center": tuple(range(low, high)),
+            "inverse": (*range(1, low), *range(high, end)),
+            "top_down": tuple(range(layer, end)),
+            "bottom_up": tuple(range(1, layer + 1)),
         }[style]
-        layers = tuple(i for i in range(1, n_layers + 1) if inside(i))
         found.append(Window(layer, min(layers, default=0), max(layers, default=0), layers))
     return found
 
 
-def default_window(n_layers: int) -> int:
+def default_window(n_layers: int, of_32: int = 9) -> int:
     """The odd width with the share of depth that 9 has in the paper's 32 layers: 3 of 12, 9 of 32, 11 of 40."""
-    return _odd_share(n_layers, 9)
+    return 2 * round((n_layers * of_32 / 32 - 1) / 2) + 1
 
 
 def window_sizes(n_layers: int) -> tuple[int, ...]:
-    """The odd widths with the shares of depth that 1, 5, 9 and 13 have in 32 layers (paper, G.6), doubles dropped: 1,
-    3 and 5 of 12.
-    """
-    return tuple(dict.fromkeys(_odd_share(n_layers, width) for width in (1, 5, 9, 13)))
-
-
-def _odd_share(n_layers: int, of_32: int) -> int:
-    return 2 * round((n_layers * of_32 / 32 - 1) / 2) + 1
+    """The same for 1, 5, 9 and 13 of 32 layers (paper, G.6), doubles dropped: 1, 3 and 5 of 12."""
+    return tuple(dict.fromkeys(default_window(n_layers, width) for width in (1, 5, 9, 13)))

@@ -9,24 +9,19 @@
 
 The decoder is causal, so rows before the first cut query row never change, and below a window nothing does. One clean
 pass keeps every layer's input, keys and values (`·`). Then the unmodified decoder layers are called on the rows marked
-`X` alone, with the clean keys and values of the earlier rows before theirs. All conditions walk up the layers together,
-side by side in one call a layer (`grouped.py`). Each joins at its window's first layer, and those that have cut the
-same so far are one.
+`X` alone, with the clean keys and values of the earlier rows before theirs. All conditions walk up together, in one
+call a layer (`grouped.py`). Each joins at its window's first layer, and those that have cut the same so far are one.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 
-from analysis_lib.instrument.grouped import Call, Group, grouped_attention, run_layer
-from analysis_lib.instrument.passes import Clean, states_of
+from analysis_lib.instrument.grouped import Call, Cut, Group, grouped_attention, run_layer
+from analysis_lib.instrument.passes import Clean, calls_of, seen_under, states_of
 from analysis_lib.models.decoder import decode, decoder_layers, final_norm, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 
@@ -39,31 +34,17 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     kernel = vlm.hf.get_decoder().config._attn_implementation
     if inputs.calls and inputs.calls[0].kernel == kernel:
         return inputs.calls
-    arguments: list[tuple[torch.Tensor, dict]] = []
-    outputs: list[torch.Tensor] = []
-
-    def keep(module: Any, args: tuple, kwargs: dict) -> None:
-        arguments.append((args[0] if args else kwargs["hidden_states"], kwargs))
-
-    def keep_output(module: Any, args: tuple, output: Any) -> None:
-        outputs.append(output if torch.is_tensor(output) else output[0])
-
-    modules = decoder_layers(vlm)
-    handles = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in (*modules, final_norm(vlm))]
-    handles += [m.register_forward_hook(keep_output) for m in modules]
     cache = DynamicCache()
-    try:
+    with calls_of([*decoder_layers(vlm), final_norm(vlm)]) as found:
         decode(vlm, inputs, past_key_values=cache, use_cache=True)
-    finally:
-        for handle in handles:
-            handle.remove()
     calls, seen = [], {}
-    for i, own in enumerate(cache.layers):
-        hidden, kwargs = arguments[i]
-        mask, added = kwargs.get("attention_mask"), _added(outputs[i], arguments[i + 1][0])
+    for own, (hidden, kwargs, output), (following, *_) in zip(cache.layers, found, found[1:], strict=False):
+        mask = kwargs.get("attention_mask")
         if id(mask) not in seen:  # layers of one kind share their mask
-            seen[id(mask)] = _seen(mask, inputs)
-        calls.append(Call(hidden, outputs[i], kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
+            seen[id(mask)] = seen_under(mask, inputs.embeds)[0, 0]
+        same = following is output or torch.equal(following, output)
+        added = None if same else following - output  # some decoders add visual features between layers
+        calls.append(Call(hidden, output, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
     inputs.calls = calls
     return calls
 
@@ -73,103 +54,73 @@ def recorded_states(vlm: VideoLLM, inputs: Inputs) -> Clean:
     return states_of(vlm, inputs, [call.output for call in record(vlm, inputs)])
 
 
-def _added(output: torch.Tensor, following: torch.Tensor) -> torch.Tensor | None:
-    """What stands between a layer's output and the next one's input: some decoders add visual features there."""
-    return None if following is output or torch.equal(following, output) else following - output
-
-
-def _seen(mask: torch.Tensor | None, inputs: Inputs) -> torch.Tensor:
-    if mask is None:  # the kernel applies causality by itself
-        return torch.ones(inputs.n, inputs.n, dtype=torch.bool, device=inputs.embeds.device).tril()
-    return (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
-
-
 @torch.no_grad()
 def staggered(
-    vlm: VideoLLM,
-    calls: Sequence[Call],
-    rows: Sequence[int],
-    layers: Sequence[tuple[int, ...]],
-    kinds: Sequence[Hashable],
-    blocked: Mapping[Hashable, torch.Tensor],
+    vlm: VideoLLM, calls: list[Call], rows: list[int], layers: list[tuple[int, ...]], kinds: Sequence, blocked: Mapping
 ) -> tuple[torch.Tensor, int, int]:
     """float32 last-position logits (C, V) of conditions that change nothing before their position in `rows` (C).
 
-    `layers` (C) are the 1-based layers of each condition's window, `kinds` (C) say which edges it cuts there: `blocked`
-    maps each kind to (H or 1, n - row, n) bool, True = cut, in each query head or in all. Conditions of a kind share
-    their row; those with one past (the same kind cut in the same layers so far) are one state until they part:
-    bottom-up windows share all but their tails, equal clipped windows everything. Also returns in how many layers masks
-    reached the attention kernel, and in how many they should have.
+    `layers` (C) are those of each condition's window, `kinds` (C) say which edges it cuts there: `blocked` maps each to
+    (H or 1, n - row, n) bool, True = cut, in each query head or in all. Conditions of a kind share their row; those
+    with one past (the same kind cut in the same layers so far) are one state until they part: bottom-up windows share
+    all but their tails, equal clipped windows everything. Also returns in how many layers masks reached the attention
+    kernel, and in how many they should have.
     """
     of = {row: [i for i, own in enumerate(rows) if own == row] for row in sorted(set(rows))}
-    own = {row: {kind: k for k, kind in enumerate(dict.fromkeys(kinds[i] for i in here))} for row, here in of.items()}
-    cut = {row: torch.stack([blocked[kind] for kind in here]) for row, here in own.items()}  # (K, H or 1, r, n) each
-    plans = {
-        row: _plan(tuple(own[row][kinds[i]] for i in here), tuple(tuple(layers[i]) for i in here), len(calls))
-        for row, here in of.items()
-    }
+    cut, plans, ends = {}, {}, {}
+    for row, here in of.items():
+        own = {kind: k for k, kind in enumerate(dict.fromkeys(kinds[i] for i in here))}
+        cut[row] = torch.stack([blocked[kind] for kind in own])  # (K, H or 1, r, n)
+        windows = tuple(tuple(layers[i]) or (0,) for i in here)
+        plans[row], ends[row] = _plan(tuple(own[kinds[i]] for i in here), windows, len(calls))
     hidden, sent, fired, seen = {}, 0, [], None
     with grouped_attention(vlm):
         for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
             if seen is not call.seen:  # mostly one for all layers
                 seen, opened = call.seen, {row: _opened(call.seen, row, table) for row, table in cut.items()}
-            steps = {row: plan.steps[number - 1] for row, plan in plans.items() if plan.steps[number - 1].origins}
-            if not steps:
+            groups, pieces = [], []
+            for row, plan in plans.items():
+                origins, cuts = plan[number - 1]
+                if origins:
+                    groups.append(Group(row, opened[row].index_select(0, cuts.to(seen.device))))
+                    clean = call.hidden[:, row:]  # (1, r, d)
+                    pieces += _going_on(hidden.get(row, clean[:0]).to(clean.device), origins, clean[0])
+            if not groups:
                 continue
             sent += 1
-            groups = [Group(row, opened[row].index_select(0, step.cuts.to(seen.device))) for row, step in steps.items()]
-            below = {row: states.to(call.hidden.device) for row, states in hidden.items()}
-            pieces = [_going_on(below.get(row), step.origins, call.hidden[0, row:]) for row, step in steps.items()]
-            flat = torch.cat([one for some in pieces for one in some])[None]
-            flat = run_layer(module, call, flat, groups, fired, top=number == len(calls))  # (1, sum of c * r, d)
+            flat = torch.cat(pieces)[None]
+            flat = run_layer(module, flat, Cut(call, groups, fired, top=number == len(calls)))  # (1, sum of c * r, d)
             parts = flat[0].split([group.size for group in groups])
             hidden = {group.row: part.unflatten(0, group.shape) for group, part in zip(groups, parts, strict=True)}
-    last = torch.cat([hidden[row][plan.ends, -1] for row, plan in plans.items()])  # (C, d), by row
+    last = torch.cat([hidden[row][end, -1] for row, end in ends.items()])  # (C, d), by row
     order = np.argsort([i for here in of.values() for i in here])
     return unembed(vlm, last[order]), sum(fired), sent
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One layer, one first row. For each state there: the state below that it goes on from (None: the clean pass, from
-    which it joins here), and which kind it cuts (the number of kinds: none)."""
-
-    origins: list[int | None]
-    cuts: torch.Tensor
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """`steps`, one a layer, and for each condition its state at the top, `ends`."""
-
-    steps: list[_Step]
-    ends: list[int]
-
-
 @lru_cache(maxsize=64)  # the same for every sample
-def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: int) -> _Plan:
-    """What conditions of one first row, of these kinds, cut in these layers, share in each of `depth` layers.
+def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: int) -> tuple[list[tuple], list[int]]:
+    """What conditions of these kinds, cut in these layers, share. A state is a kind and the layers so far in which it
+    was cut; layer 0 stands for a condition that never cuts.
 
-    A state is a kind and the layers so far in which it was cut; layer 0 stands for a condition that never cuts.
+    For each layer, of each state there, the state below from which it goes on (None: it joins here, from the clean
+    pass), and the kind that it cuts (the number of kinds: none); and for each condition its state at the top.
     """
-    steps, places, states, none = [], {}, [], len(set(kinds))
+    steps, places, none = [], {}, len(set(kinds))
     for number in range(1, depth + 1):
-        windows = ((own or (0,)) for own in layers)
-        states = [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, windows, strict=True)]
+        states = [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, layers, strict=True)]
         now = [state for state in dict.fromkeys(states) if state[1]]
         cuts = torch.tensor([kind if past[-1] == number else none for kind, past in now], dtype=torch.long)
         before = [(kind, past[:-1] if past[-1] == number else past) for kind, past in now]
-        steps.append(_Step([places.get(state) for state in before], cuts))
+        steps.append(([places.get(state) for state in before], cuts))
         places = {state: i for i, state in enumerate(now)}
-    return _Plan(steps, [places[state] for state in states])
+    return steps, [places[state] for state in states]
 
 
-def _going_on(hidden: torch.Tensor | None, origins: list[int | None], clean: torch.Tensor) -> list[torch.Tensor]:
-    """Each state's input (r, d), or (several, r, d) as (several * r, d)."""
-    count = 0 if hidden is None else len(hidden)
-    new = len(origins) - count
-    if origins == [*range(count), *[None] * new]:  # mostly: all go on, and new ones come last
-        return [*([] if hidden is None else [hidden.flatten(0, 1)]), *[clean] * new]
+def _going_on(hidden: torch.Tensor, origins: list[int | None], clean: torch.Tensor) -> list[torch.Tensor]:
+    """Each state's input (r, d), or that of several, `hidden` (c, r, d), as (c * r, d)."""
+    new = [clean] * (len(origins) - len(hidden))
+    if origins == [*range(len(hidden)), *[None] * len(new)]:  # mostly: all go on, and new ones come last
+        return [hidden.flatten(0, 1), *new]
     return [clean if place is None else hidden[place] for place in origins]
 
 
@@ -187,9 +138,6 @@ def first_row(blocked: np.ndarray, calls: Sequence[Call] = ()) -> int:
     rows = np.flatnonzero(blocked.any(1))
     row = int(rows[0]) if len(rows) else len(blocked) - 1
     masks = [call.seen for call in calls if call.kwargs.get("attention_mask") is not None]  # else it is causal
-    while masks:
-        reading = torch.stack([seen[:row, row:].any(1) for seen in masks]).any(0)  # (row,)
-        if not reading.any():
-            break
+    while masks and (reading := torch.stack([seen[:row, row:].any(1) for seen in masks]).any(0)).any():  # (row,)
         row = int(reading.nonzero()[0])
     return row

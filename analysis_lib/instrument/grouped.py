@@ -1,51 +1,41 @@
 """One decoder layer on many rows of one prompt at once: changed rows of several conditions, side by side.
 
 Everything in a decoder layer but attention works row by row, so the rows of all conditions go through it as one long
-sequence, unpadded. Attention is called by group: for the time of a `with` block the decoder calls an attention function
-of ours, which runs the model's own kernel on each group, with the clean keys and values of the earlier rows in front of
-the group's. The masks come to it in the place of the layer's attention mask.
+sequence, unpadded. Attention is called by group: an attention function of ours runs the model's own kernel on each,
+with the clean keys and values of the earlier rows in front. The masks come to it in place of the layer's own.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument.hooks import in_form_of
+from analysis_lib.instrument.passes import attention_through, in_form_of
 from analysis_lib.models.records import VideoLLM
-
-_NAME = "flow_grouped"
 
 
 @dataclass
 class Call:
-    """How the clean pass called one decoder layer: its input and output (1, n, d), arguments, keys and values
-    (1, H, n, D), which keys the model lets each query see (n, n) bool, what the decoder adds to the layer's output
-    (1, n, d) or None, and the attention kernel, on which the form of the masks depends.
-    """
+    """How the clean pass called one decoder layer."""
 
-    hidden: torch.Tensor
-    output: torch.Tensor
+    hidden: torch.Tensor  # (1, n, d), its input
+    output: torch.Tensor  # (1, n, d)
     kwargs: dict[str, Any]
-    keys: torch.Tensor
+    keys: torch.Tensor  # (1, H, n, D), like the values
     values: torch.Tensor
-    seen: torch.Tensor
-    added: torch.Tensor | None
-    kernel: str
+    seen: torch.Tensor  # (n, n) bool [query, key], what the model lets each position see
+    added: torch.Tensor | None  # (1, n, d), what the decoder adds to the layer's output
+    kernel: str  # of attention; the form of the masks depends on it
 
 
 class Group:
-    """States that start at one row, in one layer: their mask (c, H or 1, r, n). Many single rows are queries of one
-    sequence instead, (1, H or 1, c, row + c), each blind to the others, so that clean keys are read once, not copied.
-    """
+    """States that start at one row, in one layer: their mask (c, H or 1, r, n). Single rows are queries of one sequence
+    instead, (1, H or 1, c, row + c), each blind to the others, so that clean keys are read once, not copied."""
 
     def __init__(self, row: int, mask: torch.Tensor) -> None:
         self.row, self.shape, self.packed = row, (len(mask), mask.shape[2]), mask.shape[2] == 1
@@ -62,26 +52,23 @@ class Group:
 
 
 @dataclass
-class _Cut:
+class Cut:
     """What a decoder layer carries to its attention in place of a mask."""
 
     call: Call
     groups: list[Group]
-    fired: list[int]
-    top: bool
+    fired: list[int]  # grows by one entry when the masks reach the attention kernel
+    top: bool  # the top layer
 
 
-def run_layer(
-    module: Any, call: Call, flat: torch.Tensor, groups: list[Group], fired: list[int], *, top: bool
-) -> torch.Tensor:
+def run_layer(module: Any, flat: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The unmodified layer on all groups' rows, side by side (1, sum of c * r, d); attention goes group by group."""
-    n = call.seen.shape[0]
-    positions = [np.tile(np.arange(group.row, n), group.shape[0]) for group in groups]
+    call, n = cut.call, len(cut.call.seen)
+    positions = [np.tile(np.arange(group.row, n), group.shape[0]) for group in cut.groups]
     rows = torch.from_numpy(np.concatenate(positions)).to(flat.device)  # (sum of c * r,), positions in the prompt
     kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
-    kwargs |= {"attention_mask": _Cut(call, groups, fired, top), "past_key_values": None, "use_cache": False}
-    with _last_rows_only(module, groups, top):
-        out = module(flat, **kwargs)
+    with _last_rows_only(module, cut):
+        out = module(flat, **kwargs | {"attention_mask": cut, "past_key_values": None, "use_cache": False})
     out = out if torch.is_tensor(out) else out[0]
     return out if call.added is None else out + call.added[:, rows]
 
@@ -97,77 +84,56 @@ def _at_rows(name: str, value: Any, rows: torch.Tensor, n: int) -> Any:
     return value
 
 
-@contextmanager
-def grouped_attention(vlm: VideoLLM) -> Iterator[None]:
-    """Inside the block the decoder's attention goes through `_grouped`."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_NAME, _grouped)
-    config = vlm.hf.get_decoder().config
-    before = config._attn_implementation
-    try:
-        config._attn_implementation = _NAME
-        yield
-    finally:
-        config._attn_implementation = before
+def grouped_attention(vlm: VideoLLM) -> AbstractContextManager[None]:
+    """A block in which the decoder's attention goes through `_grouped`."""
+    return attention_through(vlm, "flow_grouped", _grouped)
 
 
-def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: _Cut, **kwargs):
+def _grouped(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Cut, **kwargs):
     """The model's own kernel on each group: its queries, and clean keys and values before its own."""
     call, groups, outputs = attention_mask.call, attention_mask.groups, []
-    kernel = _kernel(module, call.kernel)
-    sizes = [group.size for group in groups]
+    kernel, sizes = _kernel(module, call.kernel), [group.size for group in groups]
     for group, *own in zip(groups, *(part[0].split(sizes, 1) for part in (query, key, value)), strict=True):
-        queries, *keys_values = (group.split(part) for part in own)
-        keys, values = _after_clean(call, group.row, *keys_values)
+        queries, keys, values = (group.split(part) for part in own)
+        keys, values = _after_clean(call.keys, group.row, keys), _after_clean(call.values, group.row, values)
         mask = in_form_of(call.kwargs.get("attention_mask"), group.mask)
-        if attention_mask.top and not group.packed:  # as in `_last_rows_only`
+        last_only = attention_mask.top and not group.packed  # as in `_last_rows_only`
+        if last_only:
             queries, mask = queries[:, :, -1:], mask[:, :, -1:]
         output, _ = kernel(module, queries, keys, values, mask, **kwargs)  # (c, r or 1, H, D) or (1, c, H, D)
-        if attention_mask.top and not group.packed:
+        if last_only:
             output = torch.nn.functional.pad(output, (0, 0, 0, 0, group.shape[1] - 1, 0))
         outputs.append(output.flatten(0, 1))
     attention_mask.fired.append(1)
     return torch.cat(outputs)[None], None  # (1, sum of c * r, H, D)
 
 
-def _after_clean(call: Call, row: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values (c, H, r, D) with the clean ones of the rows before `row` in front of them."""
-    copies = (len(keys), -1, -1, -1)
-    clean = (call.keys[:, :, :row].expand(copies), call.values[:, :, :row].expand(copies))
-    return torch.cat([clean[0], keys], 2), torch.cat([clean[1], values], 2)
+def _after_clean(clean: torch.Tensor, row: int, own: torch.Tensor) -> torch.Tensor:
+    """Keys or values (c, H, r, D) with the clean ones of the rows before `row` in front of them."""
+    return torch.cat([clean[:, :, :row].expand(len(own), -1, -1, -1), own], 2)
 
 
 def _kernel(module: Any, name: str) -> Callable:
     """The attention function that the model calls itself: eager ones stand beside its layers, others are registered."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    if name == "eager":
-        return sys.modules[type(module).__module__].eager_attention_forward
-    return ALL_ATTENTION_FUNCTIONS[name]
+    own = sys.modules[type(module).__module__]
+    return own.eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
 
 
-@contextmanager
-def _last_rows_only(module: Any, groups: list[Group], top: bool) -> Iterator[None]:
-    """In the top layer only last rows are read afterwards, so its MLP, like its attention, runs on those alone. What
-    the others hold is then no state of the model."""
-    if not top or not isinstance(getattr(module, "mlp", None), torch.nn.Module):
-        yield
-        return
-    lengths = [group.shape[1] for group in groups for _ in range(group.shape[0])]
-    last = [end - 1 for end in accumulate(lengths)]
+def _last_rows_only(module: Any, cut: Cut) -> ExitStack:
+    """In the top layer only last rows are read afterwards, so its MLP, like its attention, runs on those alone in this
+    block. What the others hold is then no state of the model."""
+    hooks = ExitStack()
+    if cut.top and isinstance(getattr(module, "mlp", None), torch.nn.Module):
+        lengths = [group.shape[1] for group in cut.groups for _ in range(group.shape[0])]
+        last = (np.cumsum(lengths) - 1).tolist()
 
-    def spread(mlp: Any, args: tuple, output: torch.Tensor) -> torch.Tensor:
-        whole = output.new_zeros(1, sum(lengths), output.shape[-1])
-        whole[:, last] = output
-        return whole
+        def spread(mlp: Any, args: tuple, output: torch.Tensor) -> torch.Tensor:
+            whole = output.new_zeros(1, sum(lengths), output.shape[-1])
+            whole[:, last] = output
+            return whole
 
-    handles = [
-        module.mlp.register_forward_pre_hook(lambda mlp, args: (args[0][:, last], *args[1:])),
-        module.mlp.register_forward_hook(spread),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        hooks.enter_context(module.mlp.register_forward_pre_hook(lambda mlp, args: (args[0][:, last], *args[1:])))
+        hooks.enter_context(module.mlp.register_forward_hook(spread))
+    return hooks

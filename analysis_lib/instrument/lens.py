@@ -2,12 +2,10 @@
 
 A state after some layer is passed through the final norm and the output head, as if the network ended there. At the
 last position this shows at which depth the answer's letter becomes the likely next token (paper, section 3.4); at
-video positions, which word each patch of each frame is closest to (section 3.3). The states are residual states, so
-the norm is applied exactly once at every layer, the last included. Attention maps show how much a text token reads
-from each video token, with and without an edge set.
+video positions, which word each patch of each frame is closest to (section 3.3). States are residual states, so the
+norm is applied exactly once at every layer. Attention maps show how much a token reads from each video token, with and
+without an edge set.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,10 +17,11 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS
-from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, measured_attention
-from analysis_lib.instrument.passes import Clean, masked_logits
-from analysis_lib.models.decoder import decoder_layers, unembed
+from analysis_lib.instrument.passes import Clean, Seen, in_all_layers, masked_logits, measured_attention
+from analysis_lib.models.decoder import unembed
 from analysis_lib.models.records import Inputs, VideoLLM
+
+SPACE = "▁Ġ "  # the marks that tokenizers put for a space
 
 
 @torch.no_grad()
@@ -36,17 +35,13 @@ def answer_emergence(vlm: VideoLLM, inputs: Inputs, clean: Clean, *, normed: boo
     logits = unembed(vlm, clean.last, norm=normed)  # (L, V)
     logits[-1] = clean.logits
     probability = logits.softmax(-1)[:, inputs.letter_ids].cpu().numpy()  # (L, options)
-    layers, options = probability.shape
-    option = np.tile(np.arange(options), layers)
-    return pd.DataFrame(
-        {
-            "layer": np.repeat(np.arange(1, layers + 1), options),
-            "option": [LETTERS[i] if len(inputs.roles.positions("options")) else "" for i in option],
-            "is_answer": option == inputs.roles.answer,
-            "probability": probability.ravel().astype(float),
-            "normed": normed,
-        }
-    )
+    letters = LETTERS if len(inputs.roles.positions("options")) else [""] * probability.shape[1]
+    rows = [
+        (layer, letters[i], i == inputs.roles.answer, float(p), normed)
+        for layer, own in enumerate(probability, start=1)
+        for i, p in enumerate(own)
+    ]
+    return pd.DataFrame(rows, columns=["layer", "option", "is_answer", "probability", "normed"])
 
 
 @torch.no_grad()
@@ -61,36 +56,27 @@ def logit_lens(
     """
     # One layer at a time: (N_v, V) logits are the largest tensor here.
     top = np.stack([unembed(vlm, states).argmax(-1).cpu().numpy() for states in clean.video])  # (L, N_v)
-    rows = []
-    for kind, words in keywords.items():
-        for word in words:
-            counts = np.isin(top, first_token_ids(vlm, word)).sum(1)  # (L,)
-            rows += [(layer, word, kind, int(count)) for layer, count in enumerate(counts, start=1)]
+    words = [(word, kind) for kind, some in keywords.items() for word in some]
+    counts = [np.isin(top, first_token_ids(vlm, word)).sum(1).tolist() for word, _ in words]  # (L,) each
+    rows = [(layer, *word, n) for word, own in zip(words, counts, strict=True) for layer, n in enumerate(own, start=1)]
     return pd.DataFrame(rows, columns=["layer", "keyword", "kind", "count"]), top
 
 
 def first_token_ids(vlm: VideoLLM, word: str) -> list[int]:
-    """Ids of all tokens that spell the first sub-token of a word inside a sentence.
-
-    Raises StudyError for an empty word.
-    """
+    """Ids of all tokens that spell the first sub-token of a word inside a sentence; StudyError if the word is empty."""
     lead = len(vlm.tokenizer("a")["input_ids"])
-    ids = vlm.tokenizer(f"a {word.strip()}")["input_ids"][lead:]
-    spelled = [text for text in map(_bare, vlm.tokenizer.convert_ids_to_tokens(ids)) if text]  # without a lone space
+    pieces = vlm.tokenizer.convert_ids_to_tokens(vlm.tokenizer(f"a {word.strip()}")["input_ids"][lead:])
+    spelled = [text for piece in pieces if (text := piece.lstrip(SPACE))]
     if not spelled:
         raise StudyError(f"keyword {word!r} has no token of its own; choose another word")
     return _ids_by_spelling(vlm.tokenizer)[spelled[0]]
-
-
-def _bare(piece: str) -> str:
-    return piece.lstrip("▁Ġ ")  # the marks that tokenizers put for a space
 
 
 @lru_cache(maxsize=4)
 def _ids_by_spelling(tokenizer: Any) -> dict[str, list[int]]:
     ids: dict[str, list[int]] = {}
     for piece, token in tokenizer.get_vocab().items():
-        ids.setdefault(_bare(piece), []).append(token)
+        ids.setdefault(piece.lstrip(SPACE), []).append(token)
     return ids
 
 
@@ -98,19 +84,15 @@ def _ids_by_spelling(tokenizer: Any) -> dict[str, list[int]]:
 def attention_maps(
     vlm: VideoLLM, inputs: Inputs, queries: Sequence[int], *, without: np.ndarray | None = None
 ) -> np.ndarray:
-    """Attention (L, Q, N_v) of query positions onto video tokens, mean over heads, float32.
-
-    `without` (n, n) bool [query, key] are edges cut in every layer, for example cross-frame edges.
-    """
-    video, rows = inputs.roles.positions("video"), list(queries)
-    maps: dict[int, np.ndarray] = {}
+    """Attention (L, Q, N_v) of query positions onto video tokens, mean over heads, float32. `without` (n, n) bool
+    [query, key] are edges cut in every layer, for example cross-frame edges."""
+    rows = np.ix_(list(queries), inputs.roles.positions("video"))
+    maps: list[np.ndarray] = []  # one a layer
 
     def observe(seen: Seen) -> None:
-        maps[seen.layer] = seen.weights[0].mean(0)[rows][:, video].cpu().numpy()
+        maps.append(seen.weights[0].mean(0)[rows].cpu().numpy())
 
-    depth = len(decoder_layers(vlm))
-    mask = None if without is None else torch.from_numpy(without).to(vlm.device)[None, None]
-    masks = {} if mask is None else {layer: mask for layer in range(1, depth + 1)}
-    with measured_attention(vlm, observe), attention_mask_hooks(vlm, masks):
-        masked_logits(vlm, inputs, {})
-    return np.stack([maps[layer] for layer in range(1, depth + 1)])
+    masks = {} if without is None else in_all_layers(vlm, torch.from_numpy(without).to(vlm.device)[None, None])
+    with measured_attention(vlm, observe):
+        masked_logits(vlm, inputs, masks)
+    return np.stack(maps)

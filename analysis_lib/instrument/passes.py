@@ -1,42 +1,54 @@
-"""Forward passes through the unmodified decoder: one that keeps states, and one with edges cut.
+"""Forward passes through the unmodified decoder: clean, with edges cut, and with its attention measured.
 
-Merged embeddings go in; the last position's logits come out in float32. The vision tower is not run again. States are
-read by forward hooks on the decoder layers, so they are true residual states: the list that transformers returns has
-the last one normed already.
+States are what decoder layers return, so they are true residual states: the list that transformers returns has the
+last one normed. Cutting: a pre-hook on a layer's attention module ANDs our mask with the mask that the model built for
+that layer (the causal one where the model leaves it to the kernel), so its own limits, such as sliding windows, stay.
+Measuring: for the time of a `with` block the decoder calls an attention function of ours, which runs the very same SDPA
+kernel and beside it computes the weights in float32 from the queries, keys and mask that arrived. All of it undoes
+itself whatever happens inside a block.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
-from analysis_lib.instrument.hooks import attention_mask_hooks
+from analysis_lib.errors import StudyError
 from analysis_lib.models.decoder import decode, decoder_layers, unembed
+from analysis_lib.models.families import check_kernel
 from analysis_lib.models.records import Inputs, VideoLLM
+
+_observers: list[tuple[dict[int, int], Callable]] = []  # layers by id of their attention, and what to call in them
 
 
 @dataclass
 class Clean:
-    """What an untouched pass leaves behind.
+    """What an untouched pass leaves behind: logits, and the states after each layer, none of them normed."""
 
-    float32 `logits` (V,); states after each layer, none of them normed, at the last position, `last` (L, d), and at
-    the video positions, `video` (L, N_v, d).
-    """
+    logits: torch.Tensor  # (V,) float32
+    last: torch.Tensor  # (L, d), at the last position
+    video: torch.Tensor  # (L, N_v, d), at the video positions
 
-    logits: torch.Tensor
-    last: torch.Tensor
-    video: torch.Tensor
+
+@dataclass(frozen=True)
+class Seen:
+    """What one layer's attention did."""
+
+    layer: int  # 1-based
+    weights: torch.Tensor  # (B, heads, n, n) float32
+    kernel_difference: float  # largest, of the kernel's output to weights times values
 
 
 @torch.no_grad()
 def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
     """One untouched pass, with the states that lens and emergence read."""
-    with _layer_outputs(vlm, slice(None)) as kept:
+    with calls_of(decoder_layers(vlm)) as calls:
         decode(vlm, inputs)
-    return states_of(vlm, inputs, kept)
+    return states_of(vlm, inputs, [output for *_, output in calls])
 
 
 def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) -> Clean:
@@ -48,59 +60,148 @@ def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) ->
 
 @torch.no_grad()
 def masked_logits(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """float32 last-position logits (B, V) with edges cut, and how many masks were applied.
-
-    `layer_masks` maps 1-based layers to (B, H or 1, n, n) bool, True = cut; all of one batch size B, or of 1.
-    """
+    """float32 last-position logits (B, V) with edges cut, and how many masks were applied. `layer_masks` maps 1-based
+    layers to (B, H or 1, n, n) bool, True = cut; all of one batch size B, or of 1."""
     batch = max((mask.shape[0] for mask in layer_masks.values()), default=1)
-    if batch > 1 and not _same_for_all(inputs):
+    # Features for given rows of one prompt, which some decoders take, cannot be shared by copies of it.
+    if batch > 1 and not inputs.decoder_kwargs.keys() <= {"attention_mask", "position_ids", "cache_position"}:
         each = [{layer: mask[i % len(mask)][None] for layer, mask in layer_masks.items()} for i in range(batch)]
         logits, fired = zip(*(masked_logits(vlm, inputs, masks) for masks in each), strict=True)
         return torch.cat(logits), min(fired)
+    layers = decoder_layers(vlm)
     with (
         attention_mask_hooks(vlm, layer_masks) as fired,
-        _widened(vlm, batch),
-        _layer_outputs(vlm, [-1], [-1]) as kept,
+        layers[0].register_forward_pre_hook(partial(_repeat, batch), with_kwargs=True),
+        calls_of(layers[-1:]) as calls,
     ):
         decode(vlm, inputs)
-    return unembed(vlm, kept[0][:, 0]), fired.total()
+    [(*_, output)] = calls  # (B, n, d)
+    return unembed(vlm, output[:, -1]), fired.total()
 
 
-def _same_for_all(inputs: Inputs) -> bool:
-    """Whether copies of the prompt can share its decoder arguments; features for given rows of one copy cannot."""
-    return inputs.decoder_kwargs.keys() <= {"attention_mask", "position_ids", "cache_position"}
+def _repeat(batch: int, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """A layer's arguments with its states `batch` times."""
+    if args:
+        return (args[0].expand(batch, -1, -1), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].expand(batch, -1, -1)}
 
 
 @contextmanager
-def _layer_outputs(
-    vlm: VideoLLM, rows: Sequence | slice, layers: Sequence[int] | None = None
-) -> Iterator[list[torch.Tensor]]:
-    """Collects what each decoder layer (or each given 0-based one) returns at `rows`, in order."""
-    kept: list[torch.Tensor] = []
+def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Tensor, dict, torch.Tensor]]]:
+    """Collects the calls of the modules inside the block: the states (B, n, d) that came in, what else came by name,
+    and the states that went out."""
+    calls = []
 
-    def keep(module, args, output):
-        kept.append((output if torch.is_tensor(output) else output[0])[:, rows])
+    def keep(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
+        states = args[0] if args else kwargs["hidden_states"]
+        calls.append((states, kwargs, output if torch.is_tensor(output) else output[0]))
 
-    modules = decoder_layers(vlm)
-    handles = [modules[i].register_forward_hook(keep) for i in (range(len(modules)) if layers is None else layers)]
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(keep, with_kwargs=True))
+        yield calls
+
+
+@contextmanager
+def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor]) -> Iterator[Counter]:
+    """Cut edges inside the block. `layer_masks` maps 1-based layers to (B or 1, H or 1, n, n) bool, True = cut, in each
+    query head or in all. Yields a Counter of how often each was applied. Raises StudyError if a layer cannot be cut."""
+    check_kernel(vlm.hf)
+    fired: Counter = Counter()
+    with ExitStack() as hooks:
+        for layer, blocked in layer_masks.items():
+            attention = getattr(decoder_layers(vlm)[layer - 1], "self_attn", None)
+            if attention is None:
+                raise StudyError(f"layer {layer} has no self-attention, so no edge can be cut there")
+            cut = partial(_cut, layer, blocked, fired)
+            hooks.enter_context(attention.register_forward_pre_hook(cut, with_kwargs=True))
+        yield fired
+
+
+def in_all_layers(vlm: VideoLLM, mask: torch.Tensor) -> dict[int, torch.Tensor]:
+    """The mask for every layer."""
+    return dict.fromkeys(range(1, len(decoder_layers(vlm)) + 1), mask)
+
+
+def _cut(layer: int, blocked: torch.Tensor, fired: Counter, module: Any, args: tuple, kwargs: dict) -> tuple:
+    if "attention_mask" not in kwargs:
+        raise StudyError(f"layer {layer} takes no attention mask, so no edge can be cut there")
+    own, states = kwargs["attention_mask"], args[0] if args else kwargs["hidden_states"]
+    seen = seen_under(own, states) & ~blocked.to(states.device)  # layers may lie on several devices
+    fired[layer] += 1
+    return args, {**kwargs, "attention_mask": in_form_of(own, seen)}
+
+
+def seen_under(own: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
+    """(B or 1, 1, n, n) bool, which of the states (B, n, d) each may read by the model's own mask; None is causal."""
+    if own is None:
+        n = states.shape[1]
+        return torch.ones(1, 1, n, n, dtype=torch.bool, device=states.device).tril()
+    return own if own.dtype == torch.bool else own == 0
+
+
+def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
+    """`seen` (…, n) bool, True = open, in the form of the model's own mask: bool, or what is added to scores.
+
+    A bool mask gives a row without open keys the output 0. An added one would let such a row read all keys alike, the
+    future too, so a cut that leaves a row without any is refused there.
+    """
+    if own is None or own.dtype == torch.bool:
+        return seen
+    if not seen.any(-1).all():
+        raise StudyError(
+            "a position is left without any key, which attention kernel 'eager' turns into reading everything; load "
+            "the model with attn_implementation sdpa, where such a row outputs 0"
+        )
+    return torch.zeros(seen.shape, dtype=own.dtype, device=own.device).masked_fill(~seen, torch.finfo(own.dtype).min)
+
+
+@contextmanager
+def measured_attention(vlm: VideoLLM, observe: Callable, layers: Collection[int] | None = None) -> Iterator[None]:
+    """Call `observe` with what was `Seen` after each decoder layer's attention inside the block, or only after some
+    (1-based `layers`). The model's outputs do not change. Of blocks inside each other the innermost observes."""
+    numbered = enumerate(decoder_layers(vlm), start=1)
+    _observers.append(({id(layer.self_attn): i for i, layer in numbered if layers is None or i in layers}, observe))
     try:
-        yield kept
+        with attention_through(vlm, "flow_measured", _measured_sdpa):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
+        _observers.pop()
 
 
 @contextmanager
-def _widened(vlm: VideoLLM, batch: int) -> Iterator[None]:
-    """Repeats the states `batch` times on their way into the first layer."""
+def attention_through(vlm: VideoLLM, name: str, function: Callable) -> Iterator[None]:
+    """Inside the block the decoder calls `function`, registered under `name`, for its attention."""
+    from transformers import AttentionInterface, AttentionMaskInterface  # heavy
+    from transformers.masking_utils import sdpa_mask
 
-    def repeat(module, args, kwargs):
-        if args:
-            return (args[0].expand(batch, -1, -1), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"].expand(batch, -1, -1)}
-
-    handle = decoder_layers(vlm)[0].register_forward_pre_hook(repeat, with_kwargs=True)
+    # Both registries need the name: without a mask function of that name the model would build no mask at all.
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    config = vlm.hf.get_decoder().config
+    before = config._attn_implementation
     try:
+        config._attn_implementation = name
         yield
     finally:
-        handle.remove()
+        config._attn_implementation = before
+
+
+def _measured_sdpa(module, query, key, value, attention_mask, **kwargs):
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward  # heavy
+
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # (B, n, heads, dh)
+    layers, observe = _observers[-1]
+    if id(module) not in layers:
+        return output, None
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (x.float().repeat_interleave(groups, 1) for x in (key, value))  # (B, heads, n, dh)
+    scores = query.float() @ keys.mT * (kwargs.get("scaling") or query.shape[-1] ** -0.5)  # (B, heads, n, n)
+    if attention_mask is None or attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~seen_under(attention_mask, query[:, 0]), -torch.inf)
+    else:
+        scores = scores + attention_mask.float()
+    weights = scores.softmax(-1).nan_to_num(0.0)  # SDPA gives a row without open keys the output 0
+    gap = ((weights @ values).transpose(1, 2) - output.float()).abs().max()
+    observe(Seen(layers[id(module)], weights, float(gap)))
+    return output, None

@@ -4,38 +4,31 @@ A pathway says in which layers each of three routes is open: cross-frame, video 
 Everything else that the paper closes (section 3.5) follows from that: video -> last and last -> last everywhere, all
 edges among video tokens above the last open video -> question layer, all edges within the question above the last open
 question -> last layer. These rules leave template tokens alone: these read the video and are read by the last
-position, a route around the pathway. `leak_report` finds such routes, and the strict variant closes them by giving all
-text after the first video token the question's limits. Controls remove as many edges at random. Suppressed edges are
-not saved time: `flops_kept` counts what a forward pass would still have to compute.
+position, a route around the pathway. `leak_report` finds such routes: information moves from key to query, one edge a
+layer, and stays where it is in between. The strict variant closes them by giving all text after the first video token
+the question's limits. Controls remove as many edges at random. Suppressed edges are not saved time: `flops_kept` counts
+what a forward pass would still have to compute, which is far more than the share of edges that stays open.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
 from math import ceil
 
 import numpy as np
+import pandas as pd
 import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.edges import ROUTES, blocked_edges
 from analysis_lib.instrument.passes import masked_logits
-from analysis_lib.instrument.receipts import Receipt, measure
-from analysis_lib.instrument.routes import STOPS, flops_kept, leak_report
+from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measure
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import Roles
 
-__all__ = [
-    "PUBLISHED", "STOPS", "Ranges", "all_pathways", "edges_kept", "effective_pathway", "flops_kept", "leak_report",
-    "matched_control", "pathway_ranges", "random_control", "run_pathway", "run_pathways",
-]  # fmt: skip
-
-Masks = list[np.ndarray]  # one (n, n) bool [query, key] per layer, True = cut
-
-
-# ---- in which layers the routes are open ----
+Masks = Sequence[np.ndarray]  # one (n, n) bool [query, key] per layer, True = cut
+STOPS = ("frame_text", "after_video", "question_block", "tail")  # where information can pause between video and last
 
 
 @dataclass(frozen=True)
@@ -56,89 +49,58 @@ PUBLISHED = {
 }
 
 
-def pathway_ranges(
-    n_layers: int, family: str = "llava", *, given: Mapping[str, tuple[int, int]] | None = None
-) -> Ranges:
-    """Open layers: `given` ones ({"cross_frame": (first, last), …}, 1-based), else published ones, else these scaled
-    to the depth.
-
-    Raises StudyError if given ranges lack a route or leave the model.
-    """
+def pathway_ranges(n_layers: int, family: str = "llava", *, given: Mapping[str, Sequence[int]] | None = None) -> Ranges:
+    """Open layers: `given` ones ({"cross_frame": (first, last), …}, 1-based), else published ones, else LLaVA's scaled
+    to the depth. Raises StudyError if given ranges lack a route or leave the model."""
     spans = given or PUBLISHED.get((family, n_layers))
     if spans is None:
-        share = n_layers / 32
-        scaled = PUBLISHED["llava", 32].items()
-        spans = {name: (round((first - 1) * share) + 1, ceil(last * share)) for name, (first, last) in scaled}
+        share, known = n_layers / 32, PUBLISHED["llava", 32].items()
+        spans = {name: (round((first - 1) * share) + 1, ceil(last * share)) for name, (first, last) in known}
     for name in ROUTES:
         if name not in spans or not 1 <= spans[name][0] <= spans[name][1] <= n_layers:
             raise StudyError(f"pathway range {name}={spans.get(name)} must be (first, last) within 1 to {n_layers}")
     return Ranges(**{name: tuple(range(spans[name][0], spans[name][1] + 1)) for name in ROUTES})
 
 
-# ---- masks ----
-
-
 def effective_pathway(roles: Roles, n_layers: int, ranges: Ranges, *, strict: bool = False) -> Masks:
-    """The pathway's cut edges in each layer.
-
-    `strict` gives all text after the first video token, up to but without the last position, the question's limits.
-    """
-    causal = np.tri(len(roles.names), dtype=bool)
+    """The pathway's cut edges in each layer. `strict` gives all text after the first video token, up to but without the
+    last position, the question's limits."""
     video, last, question = (_member(roles, name) for name in ("video", "last", "question_block"))
     if strict:
         question = _member(roles, "text") & (np.cumsum(video) > 0) & ~last
-
-    def block(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        return causal & queries[:, None] & keys[None, :]
-
-    always = block(last, last) | block(last, video)
-    masks = []
-    for layer in range(1, n_layers + 1):
-        cut = always.copy()
-        if layer not in ranges.cross_frame:
-            cut |= blocked_edges("cross-frame", roles)
-        if layer not in ranges.video_question:
-            cut |= block(question, video)
-        if layer not in ranges.question_last:
-            cut |= block(last, question)
-        if layer > max(ranges.video_question, default=0):
-            cut |= block(video, video)
-        if layer > max(ranges.question_last, default=0):
-            cut |= block(question, question)
-        masks.append(cut)
-    return masks
+    integrated, answered = (max(layers, default=0) for layers in (ranges.video_question, ranges.question_last))
+    rules = [  # edges, and the layers in which they are open
+        (_block(last, video | last), ()),
+        (blocked_edges("cross-frame", roles), ranges.cross_frame),
+        (_block(question, video), ranges.video_question),
+        (_block(last, question), ranges.question_last),
+        (_block(video, video), range(1, integrated + 1)),
+        (_block(question, question), range(1, answered + 1)),
+    ]
+    layers = range(1, n_layers + 1)
+    return [np.any([edges for edges, opened in rules if layer not in opened], axis=0) for layer in layers]
 
 
 def random_control(roles: Roles, masks: Masks, *, seed: int | Sequence[int]) -> Masks:
     """As many edges as `masks` cut, drawn at random, as published: the same number in every layer, a new draw in each,
     from all edges between positions that are not before the video."""
-    n, rng = len(roles.names), np.random.default_rng(seed)
-    queries, keys = np.nonzero(np.tri(n, dtype=bool))
-    inside = keys >= roles.positions("video")[0]
-    pool = queries[inside] * n + keys[inside]  # flat indices of edges
-    counts = _spread(sum(int(mask.sum()) for mask in masks), len(masks))
-    if max(counts) > len(pool):
-        raise StudyError(
-            f"a random control must cut {max(counts)} edges a layer, but only {len(pool)} are not before the video"
-        )
-    return [_draw(n, [(pool, count)], rng) for count in counts]
+    pool = np.flatnonzero(np.tri(len(roles.names), dtype=bool) & (np.cumsum(roles.frame_of) > 0))
+    total = sum(int(mask.sum()) for mask in masks)
+    if (most := ceil(total / len(masks))) > len(pool):
+        known = f"only {len(pool)} are not before the video"
+        raise StudyError(f"a random control must cut {most} edges a layer, but {known}")
+    return _drawn([(pool, total)], masks, seed)
 
 
 def matched_control(roles: Roles, masks: Masks, *, seed: int | Sequence[int]) -> Masks:
-    """As many edges as `masks` cut in each group of edges, but spread evenly over the layers and drawn at random
-    within the group.
+    """As many edges as `masks` cut in each group of edges, but spread evenly over the layers, drawn at random in each.
 
     Groups are pairs of roles (cross-frame, within a frame, video -> question, question -> last, …). What the pathway
     never touches stays untouched, so a difference to the pathway speaks of which layers, not of how much or what kind.
     """
-    n, rng = len(roles.names), np.random.default_rng(seed)
-    groups = _edge_groups(roles)  # (n, n) int, -1 above the diagonal
+    groups = _edge_groups(roles)
     pools = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
-    cut = [sum(int(m.ravel()[pool].sum()) for m in masks) for pool in pools]
-    counts = [_spread(total, len(masks)) for total in cut]
-    return [
-        _draw(n, [(pool, count[i]) for pool, count in zip(pools, counts, strict=True)], rng) for i in range(len(masks))
-    ]
+    return _drawn([(pool, sum(int(mask.ravel()[pool].sum()) for mask in masks)) for pool in pools], masks, seed)
 
 
 def all_pathways(roles: Roles, n_layers: int, ranges: Ranges, *, seed: int | Sequence[int]) -> dict[str, Masks]:
@@ -157,61 +119,107 @@ def _member(roles: Roles, which: str) -> np.ndarray:
     return np.isin(np.arange(len(roles.names)), roles.positions(which))
 
 
-def _spread(total: int, layers: int) -> list[int]:
-    return [total // layers + (i < total % layers) for i in range(layers)]
+def _block(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    return np.tril(queries[:, None] & keys)
 
 
-def _draw(n: int, pools: Sequence[tuple[np.ndarray, int]], rng: np.random.Generator) -> np.ndarray:
-    cut = np.zeros(n * n, bool)
-    for pool, count in pools:
-        cut[rng.permutation(pool)[:count]] = True
-    return cut.reshape(n, n)
+def _drawn(pools: Sequence[tuple[np.ndarray, int]], masks: Masks, seed: int | Sequence[int]) -> Masks:
+    """Masks like `masks`, with so many edges of each pool of flat indices, divided evenly among the layers."""
+    drawn, rng = [np.zeros(mask.size, bool) for mask in masks], np.random.default_rng(seed)
+    for i, cut in enumerate(drawn):
+        for pool, total in pools:
+            count = total // len(masks) + (i < total % len(masks))
+            cut[rng.permutation(pool)[:count]] = True
+    return [cut.reshape(mask.shape) for cut, mask in zip(drawn, masks, strict=True)]
 
 
 def _edge_groups(roles: Roles) -> np.ndarray:
+    """(n, n) int, which group an edge belongs to; -1 above the diagonal."""
     kinds = ("system", "video", "frame_text", "question_block", "tail", "last")
     kind = sum(i * _member(roles, name) for i, name in enumerate(kinds))  # (n,)
-    groups = kind[:, None] * len(kinds) + kind[None, :]
+    groups = kind[:, None] * len(kinds) + kind
     groups[blocked_edges("cross-frame", roles)] = len(kinds) ** 2
     return np.where(np.tri(len(kind), dtype=bool), groups, -1)
-
-
-# ---- running them ----
-
-
-def edges_kept(masks: Masks) -> tuple[int, int]:
-    """Edges left open and all causal edges, each summed over layers (not heads)."""
-    n = len(masks[0])
-    total = len(masks) * n * (n + 1) // 2
-    return total - sum(int(mask.sum()) for mask in masks), total
 
 
 def run_pathways(
     vlm: VideoLLM, inputs: Inputs, pathways: Mapping[str, Masks]
 ) -> tuple[dict[str, torch.Tensor], Receipt]:
-    """float32 last-position logits (V,) by name, all in one batch, and the receipt (one of them is measured).
-
-    Raises StudyError if masks do not fit the model and the prompt, or if the receipt fails.
-    """
+    """float32 last-position logits (V,) by name, all in one batch, and the receipt (one of them is measured). Raises
+    StudyError if masks do not fit the model and the prompt, or if the receipt fails."""
     depth = len(decoder_layers(vlm))
     for name, masks in pathways.items():
         if len(masks) != depth or any(mask.shape != (inputs.n, inputs.n) for mask in masks):
             raise StudyError(f"pathway {name!r} must have {depth} masks of ({inputs.n}, {inputs.n})")
-    stacked = {
-        layer: torch.from_numpy(np.stack([masks[layer - 1] for masks in pathways.values()])[:, None]).to(vlm.device)
-        for layer in range(1, depth + 1)
-    }  # (P, 1, n, n) each
-    logits, fired = masked_logits(vlm, inputs, stacked)
-    open_rows = np.arange(1, inputs.n + 1)
-    full = sum(int((mask.sum(1) == open_rows).sum()) for masks in pathways.values() for mask in masks)
+    by_layer = enumerate(zip(*pathways.values(), strict=True), start=1)
+    stacked = {layer: torch.from_numpy(np.stack(masks)[:, None]).to(vlm.device) for layer, masks in by_layer}
+    logits, fired = masked_logits(vlm, inputs, stacked)  # of masks (P, 1, n, n)
+    full = sum(map(fully_blocked_rows, chain.from_iterable(pathways.values())))
     receipt = Receipt(fired=fired, expected=depth, fully_blocked_rows=full, conditions=len(pathways))
     pick = sum(inputs.input_ids) % len(pathways)
-    alone = {layer: mask[pick : pick + 1] for layer, mask in stacked.items()}
-    receipt = receipt.merge(measure(vlm, inputs, alone, logits[pick])).check(vlm.dtype)
-    return dict(zip(pathways, logits, strict=True)), receipt
+    alone = measure(vlm, inputs, {layer: mask[[pick]] for layer, mask in stacked.items()}, logits[pick])
+    return dict(zip(pathways, logits, strict=True)), receipt.merge(alone).check(vlm.dtype)
 
 
-def run_pathway(vlm: VideoLLM, inputs: Inputs, masks: Masks) -> tuple[torch.Tensor, Receipt]:
-    """float32 last-position logits (V,) of one pathway, and its receipt."""
-    logits, receipt = run_pathways(vlm, inputs, {"pathway": masks})
-    return logits["pathway"], receipt
+def edges_kept(masks: Masks) -> tuple[int, int]:
+    """Edges left open and all causal edges, each summed over layers (not heads)."""
+    total = len(masks) * int(np.tri(len(masks[0])).sum())
+    return total - sum(int(mask.sum()) for mask in masks), total
+
+
+def leak_report(roles: Roles, masks: Masks, *, named: Sequence[str] = ("question_block",)) -> pd.DataFrame:
+    """Every route from video to the last position, by the roles it stops at: `route`, `named`, `open`, and `arrives`,
+    the 1-based layer in which video first reaches the last position that way, 0 if never.
+
+    A route is named if all its stops are in `named`; an open one that is not is a leak. For a strict pathway, which
+    puts all stops under the question's limits, pass `named=STOPS`.
+    """
+    stops = [stop for stop in STOPS if len(roles.positions(stop))]
+    rows = []
+    for chosen in chain.from_iterable(combinations(stops, count) for count in range(len(stops) + 1)):
+        arrives = _arrival(roles, masks, chosen)
+        route = " -> ".join(("video", *chosen, "last"))
+        rows.append((route, bool(chosen) and set(chosen) <= set(named), arrives > 0, arrives))
+    return pd.DataFrame(rows, columns=["route", "named", "open", "arrives"])
+
+
+def _arrival(roles: Roles, masks: Masks, stops: Sequence[str]) -> int:
+    """The layer in which video, going through all of `stops` in turn, first reaches the last position; 0 if never."""
+    groups = [roles.positions(stop) for stop in (*stops, "last")]
+    reached = [roles.positions("video"), *(np.empty(0, int) for _ in groups)]
+    for layer, cut in enumerate(masks, start=1):
+        before = list(reached)
+        for i, group in enumerate(groups, start=1):
+            sources = np.concatenate(before[i - 1 : i + 1])  # from the stop before, or spreading inside this one
+            open_edges = ~cut[np.ix_(group, sources)] & (sources <= group[:, None])
+            reached[i] = np.union1d(before[i], group[open_edges.any(1)])
+        if len(reached[-1]):
+            return layer
+    return 0
+
+
+def live_rows(masks: Masks) -> list[np.ndarray]:
+    """Positions whose state the last position's answer needs: L + 1 arrays (n,) bool, below layer 1, above it, …."""
+    live = [np.arange(len(masks[0])) == len(masks[0]) - 1]
+    for cut in reversed(masks):  # a position is needed if one that is needed above reads it
+        live.append(live[-1] | np.tril(~cut)[live[-1]].any(0))
+    return live[::-1]
+
+
+def flops_kept(vlm: VideoLLM, masks: Masks) -> float:
+    """Share (0..1) of the multiplications of a dense pass (all rows, all causal edges) that an exact one still needs.
+
+    Counted are the decoder's linear maps (keys and values for every row that a live row may read, the rest for live
+    rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not.
+    """
+    config = vlm.hf.get_decoder().config
+    width, heads = config.hidden_size, config.num_attention_heads
+    head = getattr(config, "head_dim", None) or width // heads
+    per_row = width * (2 * heads * head + 3 * config.intermediate_size)  # query and output maps, gated feed-forward
+    per_key_row = width * 2 * (config.num_key_value_heads or heads) * head
+    per_edge = 2 * heads * head
+    n, live, spent = len(masks[0]), live_rows(masks), 0
+    for below, above, cut in zip(live, live[1:], masks, strict=False):
+        spent += per_row * above.sum() + per_key_row * below.sum() + per_edge * np.tril(~cut)[above].sum()
+    dense = len(masks) * (n * (per_row + per_key_row) + per_edge * n * (n + 1) // 2)
+    return float(spent / dense)

@@ -6,22 +6,21 @@ alone, with the attention weights of its cut edges measured; and each mask must 
 A failed receipt is an error, never a row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
+from typing import Self
 
+import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument.hooks import Seen, attention_mask_hooks, measured_attention
-from analysis_lib.instrument.passes import masked_logits
-from analysis_lib.models.decoder import decode, decoder_layers
+from analysis_lib.instrument.passes import Seen, attention_mask_hooks, in_all_layers, masked_logits, measured_attention
+from analysis_lib.models.decoder import decode
 from analysis_lib.models.merging import own_logits
 from analysis_lib.models.records import Inputs, VideoLLM
 
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # rounding of a logit between two ways to compute it
+TOLERANCE = {torch.float16: 0.5, torch.bfloat16: 0.5, torch.float32: 1e-3, torch.float64: 1e-6}  # a logit's rounding
 TIMES = 10  # how many times its own measured rounding a condition may differ where that is more
 
 
@@ -29,88 +28,83 @@ TIMES = 10  # how many times its own measured rounding a condition may differ wh
 class Receipt:
     """Numbers of one run, or of many: merging adds the counts and takes the largest of the rest.
 
-    max_blocked_weight: largest attention weight on a cut edge, in the conditions measured (must be 0).
-    kernel_difference: largest difference of the attention kernel's output to measured weights times values, there.
-    noop_difference: largest change of a logit when an all-open mask is put on every layer. spot_check_difference:
-    largest difference of a logit between the batch and the condition run alone. rounding: largest change of a logit of
-    such a condition when its prompt moves by the last digit, measured where the difference exceeds TOLERANCE (a cut can
-    leave a state that amplifies rounding ten thousand times). other_heads_difference: largest change
-    of an attention weight in the heads that a measured condition leaves alone, in its first cut layer, where nothing
-    else can have changed (must be 0). fired, expected: masks applied, and
-    masks that should have been. fully_blocked_rows: query rows left without any open key, summed over conditions (SDPA
-    then returns 0 for the row; it never reads the future). conditions, measured: how many conditions there were, and
-    how many of them were measured.
+    `rounding` is measured where the spot check exceeds TOLERANCE: a cut can leave a state that amplifies rounding ten
+    thousand times. In a row that is left without any open key SDPA returns 0; it never reads the future.
     """
 
-    max_blocked_weight: float = 0.0
-    kernel_difference: float = 0.0
-    noop_difference: float = 0.0
-    spot_check_difference: float = 0.0
-    rounding: float = 0.0
-    other_heads_difference: float = 0.0
-    fired: int = 0
-    expected: int = 0
-    fully_blocked_rows: int = 0
+    # Largest numbers, those of conditions from the ones that were measured.
+    max_blocked_weight: float = 0.0  # attention weight on a cut edge (must be 0)
+    kernel_difference: float = 0.0  # of the attention kernel's output to measured weights times values
+    noop_difference: float = 0.0  # of a logit, when an all-open mask is put on every layer
+    spot_check_difference: float = 0.0  # of a logit, between the batch and the condition run alone
+    rounding: float = 0.0  # change of a logit of a condition when its prompt moves by the last digit
+    other_heads_difference: float = 0.0  # of a weight in heads left alone, in the first cut layer (must be 0)
+    fired: int = 0  # masks applied
+    expected: int = 0  # masks that should have been
+    fully_blocked_rows: int = 0  # query rows left without any open key, summed over conditions
     conditions: int = 0
-    measured: int = 0
+    measured: int = 0  # conditions run alone, with their attention measured
 
-    def merge(self, other: Receipt) -> Receipt:
+    def merge(self, other: Self) -> Self:
         """Both receipts as one."""
         join = {f.name: max if isinstance(f.default, float) else sum for f in fields(self)}
-        return Receipt(**{name: how((getattr(self, name), getattr(other, name))) for name, how in join.items()})
+        return replace(self, **{name: how((getattr(self, name), getattr(other, name))) for name, how in join.items()})
 
     def to_dict(self) -> dict[str, float | int]:
         """Plain numbers for JSON."""
         return asdict(self)
 
-    def check(self, dtype: torch.dtype) -> Receipt:
+    def check(self, dtype: torch.dtype) -> Self:
         """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked."""
+        weight, heads, alone = self.max_blocked_weight, self.other_heads_difference, self.spot_check_difference
         if self.fired != self.expected:
             raise StudyError(f"masks were applied {self.fired} times, not {self.expected}; results would be wrong")
-        if self.max_blocked_weight != 0:
-            raise StudyError(f"a cut edge still has weight {self.max_blocked_weight:.2g}; results would be wrong")
-        if self.other_heads_difference != 0:
-            gap = self.other_heads_difference
-            raise StudyError(f"attention changed by {gap:.2g} in heads left alone; results would be wrong")
-        if not self.spot_check_difference < max(_tolerance(dtype), TIMES * self.rounding):
-            gap = self.spot_check_difference
-            raise StudyError(f"a condition run alone differs by {gap:.2g} in a logit; use --mode full and report it")
+        if weight != 0:
+            raise StudyError(f"a cut edge still has weight {weight:.2g}; results would be wrong")
+        if heads != 0:
+            raise StudyError(f"attention changed by {heads:.2g} in heads left alone; results would be wrong")
+        if not alone < max(TOLERANCE[dtype], TIMES * self.rounding):
+            raise StudyError(f"a condition run alone differs by {alone:.2g} in a logit; use --mode full and report it")
         return self
+
+
+def fully_blocked_rows(blocked: np.ndarray) -> int:
+    """How many rows of (n, n) bool [query, key], True = cut, have no open key."""
+    return int((blocked.sum(1) == np.arange(1, len(blocked) + 1)).sum())
 
 
 @torch.no_grad()
 def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor], expected: torch.Tensor) -> Receipt:
-    """Repeat one condition alone, complete, with its attention measured, and run the no-op.
-
-    `layer_masks` maps 1-based layers to (1, H or 1, n, n) bool, True = cut; `expected` (V,) are the logits as first
-    computed.
-    """
-    receipt = Receipt(measured=1, expected=len(layer_masks), noop_difference=_noop_once(vlm, inputs))
-    seen_layers, first = set(), []  # and the weights in the first cut layer, (1, H, n, n)
+    """Repeat one condition alone, complete, with its attention measured, and run the no-op. `layer_masks` maps 1-based
+    layers to (1, H or 1, n, n) bool, True = cut; `expected` (V,) are the logits as first computed."""
+    kernel = vlm.hf.get_decoder().config._attn_implementation
+    key = (kernel, sha256(inputs.embeds.float().cpu().numpy().tobytes()).hexdigest())
+    if key not in vlm.noops:  # once per prompt and clip for a loaded model
+        vlm.noops[key] = noop_difference(vlm, inputs)
+    receipt = Receipt(measured=1, expected=len(layer_masks), noop_difference=vlm.noops[key])
+    seen_layers, first = set(), []  # and the first cut layer, its mask, and its weights (1, H, n, n)
 
     def observe(seen: Seen) -> None:
         seen_layers.add(seen.layer)
-        first.extend([seen.weights] * (not first))
-        on_cut_edges = seen.weights.masked_fill(~layer_masks[seen.layer].to(seen.weights.device), 0)
+        mask = layer_masks[seen.layer].to(seen.weights.device)
+        if not first:
+            first.extend((seen.layer, mask, seen.weights))
+        on_cut_edges = seen.weights.masked_fill(~mask, 0)
         receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
         receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
 
     with measured_attention(vlm, observe, layer_masks):
         alone, receipt.fired = masked_logits(vlm, inputs, layer_masks)
     if seen_layers != set(layer_masks):
-        missed = ", ".join(str(layer) for layer in sorted(set(layer_masks) - seen_layers))
+        missed = ", ".join(map(str, sorted(set(layer_masks) - seen_layers)))
         raise StudyError(f"attention in layers {missed} could not be measured; this model cannot be trusted to be cut")
     if first:
-        receipt.other_heads_difference = _other_heads(vlm, inputs, min(layer_masks), layer_masks, first[0])
+        receipt.other_heads_difference = _other_heads(vlm, inputs, *first)
     receipt.spot_check_difference = float((alone[0] - expected).abs().max())
-    if not receipt.spot_check_difference < _tolerance(vlm.dtype):
+    if not receipt.spot_check_difference < TOLERANCE[vlm.dtype]:
         moved = [masked_logits(vlm, last_digit_moved(inputs, seed), layer_masks)[0] for seed in range(2)]
         receipt.rounding = max(float((logits - alone).abs().max()) for logits in moved)
     return receipt
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    return TOLERANCE.get(dtype, 0.5)
 
 
 def last_digit_moved(inputs: Inputs, seed: int) -> Inputs:
@@ -121,38 +115,23 @@ def last_digit_moved(inputs: Inputs, seed: int) -> Inputs:
     return replace(inputs, embeds=inputs.embeds * (1 + step))
 
 
-def _other_heads(
-    vlm: VideoLLM, inputs: Inputs, layer: int, layer_masks: Mapping[int, torch.Tensor], cut: torch.Tensor
-) -> float:
+def _other_heads(vlm: VideoLLM, inputs: Inputs, layer: int, mask: torch.Tensor, cut: torch.Tensor) -> float:
     """Largest difference of the weights `cut` (1, H, n, n) of a layer to the untouched pass, in heads without a cut."""
-    left_alone = ~layer_masks[layer].any((-2, -1))  # (1, H or 1)
+    left_alone, clean = ~mask.any((-2, -1)), []  # (1, H or 1)
     if left_alone.shape[1] == 1 or not left_alone.any():
         return 0.0
-    clean: list[torch.Tensor] = []
     with measured_attention(vlm, lambda seen: clean.append(seen.weights), [layer]):
         masked_logits(vlm, inputs, {})
-    return float((cut - clean[0])[left_alone.to(cut.device)].abs().max())
-
-
-def _noop_once(vlm: VideoLLM, inputs: Inputs) -> float:
-    """`noop_difference`, measured once per prompt and clip for a loaded model, not again for every measure."""
-    kernel = vlm.hf.get_decoder().config._attn_implementation
-    key = (kernel, sha256(inputs.embeds.float().cpu().numpy().tobytes()).hexdigest())
-    if key not in vlm.noops:
-        vlm.noops[key] = noop_difference(vlm, inputs)
-    return vlm.noops[key]
+    return float((cut - clean[0])[left_alone].abs().max())
 
 
 @torch.no_grad()
 def noop_difference(vlm: VideoLLM, inputs: Inputs) -> float:
-    """Largest change of a logit, against the untouched model's own forward, with an all-open mask on every layer.
-
-    Compared in the model's dtype, through its own norm and head. The untouched forward takes the prompt with
-    placeholders.
-    """
+    """Largest change of a logit by an all-open mask on every layer, against the untouched model's own forward, which
+    takes the prompt with placeholders. Compared in the model's dtype, through its own norm and head."""
     untouched = own_logits(vlm, inputs)  # (rows, V)
     open_mask = torch.zeros(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device)
-    with attention_mask_hooks(vlm, {i: open_mask for i in range(1, len(decoder_layers(vlm)) + 1)}):
+    with attention_mask_hooks(vlm, in_all_layers(vlm, open_mask)):
         hidden = decode(vlm, inputs)  # (1, n, d)
     hooked = vlm.hf.get_output_embeddings()(hidden[:, -len(untouched) :])[0]  # as many rows: kernels round alike
     return float((hooked[-1].to(untouched.device) - untouched[-1]).abs().max())

@@ -23,7 +23,7 @@ from transformers import AutoModelForImageTextToText
 
 from analysis_lib import figures, paths
 from analysis_lib.inputs.records import Question
-from analysis_lib.instrument import engine, exact
+from analysis_lib.instrument import exact, knockout
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.instrument.receipts import measure
@@ -135,7 +135,7 @@ def count_operations(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
 
 
 @NO_NUMBERS
-@mock.patch.object(engine, "_room", lambda vlm: engine.MOST)
+@mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST)
 def count_memory(vlm: VideoLLM, inputs: Inputs) -> int:
     """MiB that an exact sweep on a large GPU holds beyond the weights, counted from the sizes of its tensors.
 
@@ -172,9 +172,8 @@ def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, names: Iterable[str], most:
     depth = len(decoder_layers(vlm))
     cuts = windows(depth, default_window(depth))
     edges = {name: blocked_edges(name, inputs.roles) for name in names}
-    conditions = [engine.Condition(name, cut, blocked) for name, blocked in edges.items() for cut in cuts][:most]
-    table, index = engine.mask_table(vlm, inputs, conditions)
-    return lambda: list(engine.MODES[mode](vlm, inputs, conditions, table, index, None))
+    conditions = [knockout.Condition(name, cut, blocked) for name, blocked in edges.items() for cut in cuts][:most]
+    return lambda: list(knockout.MODES[mode](vlm, inputs, conditions, None))
 
 
 def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:

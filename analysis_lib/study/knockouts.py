@@ -21,8 +21,8 @@ from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Clip, Sample
 from analysis_lib.inputs.videos import load_clip
 from analysis_lib.instrument.edges import Window, blocked_edges, frame_edge_sets, window_sizes, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits, query_heads
 from analysis_lib.instrument.exact import recorded_states
+from analysis_lib.instrument.knockout import Condition, knockout_logits, query_heads
 from analysis_lib.instrument.receipts import Receipt
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conditions import sweep
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument import exact, hooks, passes
-from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits
+from analysis_lib.instrument import exact, passes
+from analysis_lib.instrument.edges import Window, blocked_edges, windows
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.instrument.receipts import last_digit_moved
 from analysis_lib.models.decoder import decoder_layers, unembed
@@ -19,11 +20,7 @@ from analysis_lib.models.torchvision_ops import ensure_torchvision
 HEADS = range(1, 5)  # query heads of the tiny checkpoint
 
 
-def sweep(inputs, names=EDGE_SETS, k=3, style="center"):
-    blocked = {name: blocked_edges(name, inputs.roles) for name in names}
-    return [Condition(name, window, blocked[name]) for name in names for window in windows(12, k, style)]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("style", "k"), [("center", 3), ("center", 1), ("center", 12), ("inverse", 4), ("top_down", 1), ("bottom_up", 1)]
 )
@@ -115,7 +112,7 @@ def test_heads_are_query_heads_where_keys_are_shared():
     whole = torch.zeros(4, 4, n, n, dtype=torch.bool)
     whole[:, :, -1:] = blocked
     seen = []
-    with hooks.measured_attention(vlm, seen.append):
+    with passes.measured_attention(vlm, seen.append):
         full, _ = passes.masked_logits(vlm, inputs, {1: whole})
     assert torch.allclose(ours, full, atol=1e-5) and fired == sent == 2
     row = seen[0].weights[:, :, -1, 2:6].amax(-1)  # (conditions, heads)

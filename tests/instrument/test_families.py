@@ -9,17 +9,17 @@ import pytest
 import tiny_families
 import tiny_originals
 import torch
+from conditions import all_hooks
 from tiny_families import SAMPLE, some_frames
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument import hooks
+from analysis_lib.instrument import passes
 from analysis_lib.instrument.checks import self_test
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges
-from analysis_lib.instrument.engine import Condition, knockout_logits
 from analysis_lib.instrument.exact import first_row, record
-from analysis_lib.instrument.hooks import attention_mask_hooks, measured_attention
-from analysis_lib.instrument.passes import clean_pass
+from analysis_lib.instrument.knockout import Condition, knockout_logits
+from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, measured_attention
 from analysis_lib.models import families
 from analysis_lib.models.capture import decoder_call
 from analysis_lib.models.decoder import decode, decoder_layers
@@ -83,10 +83,6 @@ def test_cut_edges_have_no_weight_and_rows_renormalise(case):
         assert one.weights.triu(1).max() == 0 and one.kernel_difference < 1e-5
 
 
-def all_hooks(vlm):
-    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in vlm.hf.modules())
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_everything_is_restored_after_an_interruption(case, error, monkeypatch):
     before, logits = all_hooks(case.vlm), model_logits(case.vlm, case.inputs)
@@ -101,7 +97,7 @@ def test_everything_is_restored_after_an_interruption(case, error, monkeypatch):
     with pytest.raises(error):
         decoder_call(case.vlm, case.inputs.model_inputs)
     monkeypatch.undo()
-    assert all_hooks(case.vlm) == before and not hooks._observers
+    assert all_hooks(case.vlm) == before and not passes._observers
     assert torch.equal(model_logits(case.vlm, case.inputs), logits)
 
 

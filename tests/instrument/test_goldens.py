@@ -9,7 +9,7 @@ import torch
 
 from analysis_lib.instrument import pathways
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.lens import answer_emergence
 from analysis_lib.instrument.passes import clean_pass
 from analysis_lib.models.decoder import final_norm
@@ -101,7 +101,7 @@ def test_pathway(case, tiny_vlm):
     assert [layer - 1 for layer in ranges.question_last] == wanted["question_to_last_layers"]
     masks = pathways.effective_pathway(inputs.roles, 12, ranges)
     assert pathways.edges_kept(masks) == (wanted["edges_kept"], wanted["edges_base"])
-    probability = pathways.run_pathway(tiny_vlm, inputs, masks)[0].softmax(-1)
+    probability = pathways.run_pathways(tiny_vlm, inputs, {"effective": masks})[0]["effective"].softmax(-1)
     assert float(probability[expected["base_answer_id"]]) == pytest.approx(wanted["prob"], abs=TOLERANCE)
     assert float(probability[expected["gt_id"]]) == pytest.approx(wanted["gt_prob"], abs=TOLERANCE)
     assert int(probability.argmax()) == wanted["new_answer_id"]

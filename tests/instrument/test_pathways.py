@@ -7,10 +7,8 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument import pathways
 from analysis_lib.instrument.edges import blocked_edges
-from analysis_lib.instrument.hooks import attention_mask_hooks
-from analysis_lib.instrument.passes import clean_pass, masked_logits
-from analysis_lib.instrument.pathways import Ranges, pathway_ranges
-from analysis_lib.instrument.routes import STOPS, leak_report, live_rows
+from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, masked_logits
+from analysis_lib.instrument.pathways import STOPS, Ranges, leak_report, live_rows, pathway_ranges
 from analysis_lib.models.decoder import decoder_layers
 
 
@@ -134,8 +132,8 @@ def test_edges_kept_of_an_open_model_are_all(tiny_inputs):
 def test_pathways_run_in_one_batch_and_prove_it(tiny_vlm, tiny_inputs, masks):
     logits, receipt = pathways.run_pathways(tiny_vlm, tiny_inputs, masks)
     assert list(logits) == ["effective", "strict", "random", "random_matched", "all_cross_frame_off"]
-    alone, single = pathways.run_pathway(tiny_vlm, tiny_inputs, masks["strict"])
-    assert torch.allclose(alone, logits["strict"], atol=1e-4)
+    alone, single = pathways.run_pathways(tiny_vlm, tiny_inputs, {"strict": masks["strict"]})
+    assert torch.allclose(alone["strict"], logits["strict"], atol=1e-4)
     clean = clean_pass(tiny_vlm, tiny_inputs).logits
     assert all((row - clean).abs().max() > 1e-2 for row in logits.values())
     for one in (receipt, single):
@@ -145,12 +143,12 @@ def test_pathways_run_in_one_batch_and_prove_it(tiny_vlm, tiny_inputs, masks):
 def test_masks_of_another_prompt_or_depth_are_refused(tiny_vlm, tiny_inputs, masks):
     for wrong in (masks["effective"][:-1], [np.zeros((3, 3), bool)] * 12):
         with pytest.raises(StudyError, match="12 masks"):
-            pathways.run_pathway(tiny_vlm, tiny_inputs, wrong)
+            pathways.run_pathways(tiny_vlm, tiny_inputs, {"wrong": wrong})
 
 
 def test_one_layer_cut_everywhere_is_the_same_as_hooks(tiny_vlm, tiny_inputs):
     cut = blocked_edges("video->question", tiny_inputs.roles)
-    logits, _ = pathways.run_pathway(tiny_vlm, tiny_inputs, [cut] * 12)
+    logits = pathways.run_pathways(tiny_vlm, tiny_inputs, {"one": [cut] * 12})[0]["one"]
     mask = torch.from_numpy(cut)[None, None]
     with attention_mask_hooks(tiny_vlm, {i: mask for i in range(1, 13)}):
         assert torch.allclose(clean_pass(tiny_vlm, tiny_inputs).logits, logits, atol=1e-5)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.models import pooled
 from analysis_lib.models.merging import make_inputs, model_logits, on_grid
 

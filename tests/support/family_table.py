@@ -23,7 +23,7 @@ from analysis_lib.embedded import quiz
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
-from analysis_lib.instrument.engine import Condition, knockout_logits
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.receipts import last_digit_moved
 from analysis_lib.models import families
 from analysis_lib.models.decoder import decoder_layers

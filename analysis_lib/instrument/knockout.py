@@ -1,17 +1,15 @@
 """Knockouts of one sample: many conditions, one set of logits each, and a receipt.
 
-A condition cuts an edge set in the layers of a window. Two modes give the same numbers. `exact` recomputes only the
-rows and layers that a condition can change (`exact.py`). `full` makes one complete pass per condition, hooking masks
-into the model's own forward; every receipt repeats one condition in this way. Conditions run in batches; different
-samples never share one, so nothing is padded. Only the last position is read out, in float32. Technique: attention
-knockout (Geva et al. 2023), as in the paper's section 3.
+Attention knockout (Geva et al. 2023; the paper's section 3): a condition cuts an edge set in the layers of a window,
+and the last position is read out. Two modes give the same numbers. `exact` recomputes only the rows and layers that a
+condition can change (`exact.py`). `full` makes one complete pass per condition; every receipt repeats one condition in
+this way. Conditions run in batches; different samples never share one, so nothing is padded.
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import torch
@@ -20,94 +18,84 @@ from analysis_lib.errors import StudyError
 from analysis_lib.instrument.edges import Window
 from analysis_lib.instrument.exact import first_row, record, staggered
 from analysis_lib.instrument.passes import masked_logits
-from analysis_lib.instrument.receipts import Receipt, measure
+from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measure
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.records import Inputs, VideoLLM
 
-CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: what stays in a CPU's cache, and the most on a GPU
+CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: on a CPU, and the most on a GPU
+Found = Iterator[tuple[list[int], torch.Tensor, int, int]]  # conditions, their logits, masks applied, masks sent
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Edges `blocked` (n, n) bool [query, key], cut in the layers of `window`, in the query heads `heads` (1-based;
-    none named: in all)."""
+    """Edges that are cut in the layers of a window."""
 
     edge_set: str
     window: Window
-    blocked: np.ndarray
-    heads: tuple[int, ...] = ()
+    blocked: np.ndarray  # (n, n) bool [query, key]
+    heads: tuple[int, ...] = ()  # query heads in which they are cut, 1-based; none named: in all
 
 
 def knockout_logits(
     vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], *, mode: str = "exact", batch: int | None = None
 ) -> tuple[torch.Tensor, Receipt]:
-    """float32 last-position logits (C, V) of each condition, in order, and the receipt.
-
-    `batch` conditions at a time (None: as many as fit a fixed memory). Raises StudyError for an unknown mode,
-    conditions that do not fit the prompt or the model, or a receipt that fails.
-    """
+    """float32 last-position logits (C, V) of each condition, in order, and the receipt; `batch` conditions at a time
+    (None: as many as fit a fixed memory). Raises StudyError for an unknown mode, conditions that do not fit the prompt
+    or the model, or a receipt that fails."""
     if mode not in MODES:
         raise StudyError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
     _check_conditions(vlm, inputs, conditions)
     if not conditions:
         return torch.empty(0, vlm.hf.get_output_embeddings().out_features), Receipt()
-    table, index = mask_table(vlm, inputs, conditions)
-    rows: dict[int, torch.Tensor] = {}
-    receipt = Receipt(conditions=len(conditions), fully_blocked_rows=_full_rows(conditions))
-    for chunk, found, fired, sent in MODES[mode](vlm, inputs, conditions, table, index, batch):
+    rows, full = {}, {key: fully_blocked_rows(blocked) for key, blocked in _distinct(conditions).items()}
+    full_rows = sum(full[id(condition.blocked)] for condition in conditions if condition.window.layers)
+    receipt = Receipt(conditions=len(conditions), fully_blocked_rows=full_rows)
+    for chunk, found, fired, sent in MODES[mode](vlm, inputs, conditions, batch):
         receipt = receipt.merge(Receipt(fired=fired, expected=sent))
         rows.update(zip(chunk, found.expand(len(chunk), -1), strict=True))  # one row if the chunk cuts nothing
     logits = torch.stack([rows[i] for i in range(len(conditions))])
     pick = sum(inputs.input_ids) % len(conditions)  # another one from sample to sample, the same in every run
-    alone = _chunk_masks(vlm, [conditions[pick]], index[[pick]], table)
-    return logits, receipt.merge(measure(vlm, inputs, alone, logits[pick])).check(vlm.dtype)
+    alone = measure(vlm, inputs, _layer_masks(vlm, [conditions[pick]]), logits[pick])
+    return logits, receipt.merge(alone).check(vlm.dtype)
 
 
-Found = Iterator[tuple[list[int], torch.Tensor, int, int]]  # conditions, their logits, masks applied, masks sent
-
-
-def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
+def _full(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], batch: int | None) -> Found:
     """A complete pass for each condition."""
 
     def run(chunk: list[int]) -> tuple[torch.Tensor, int, int]:
-        masks = _chunk_masks(vlm, [conditions[i] for i in chunk], index[chunk], table)
+        masks = _layer_masks(vlm, [conditions[i] for i in chunk])
         return *masked_logits(vlm, inputs, masks), len(masks)
 
-    yield from _in_batches(vlm, dict.fromkeys(range(len(conditions)), inputs.n), inputs.n, batch, run)
+    return _in_batches(vlm, dict.fromkeys(range(len(conditions)), inputs.n), inputs.n, batch, run)
 
 
-def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], table, index, batch: int | None) -> Found:
+def _exact(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition], batch: int | None) -> Found:
     """Changed rows only; all walk up the layers together, by first changed row, then by first layer."""
-    calls = record(vlm, inputs)
-    rows = {key: first_row(blocked, calls) for key, blocked in _distinct(conditions).items()}
+    calls, distinct = record(vlm, inputs), _distinct(conditions)
+    edges = {key: torch.tensor(blocked, device=vlm.device) for key, blocked in distinct.items()}  # (n, n) each
+    rows = {key: first_row(blocked, calls) for key, blocked in distinct.items()}
     shared = _shared_rows(sorted(set(rows.values())), inputs.n)
     first = [shared[rows[id(condition.blocked)]] for condition in conditions]
 
     def run(chunk: list[int]) -> tuple[torch.Tensor, int, int]:
         kinds = [(id(conditions[i].blocked), conditions[i].heads) for i in chunk]
         once = dict(zip(kinds, chunk, strict=True))  # one condition of each kind
-        heads = _in_heads(vlm, [conditions[i] for i in once.values()])  # (K, H, 1, 1) or (1, 1, 1, 1)
-        heads = heads.expand(len(once), -1, -1, -1)
-        blocked = {
-            kind: table[int(index[i]), first[i] :] & cut for (kind, i), cut in zip(once.items(), heads, strict=True)
-        }  # (H or 1, r, n) each
+        heads = _in_heads(vlm, [conditions[i] for i in once.values()])  # (K, H or 1, 1, 1)
+        blocked = {kind: edges[kind[0]][first[once[kind]] :] & cut for kind, cut in zip(once, heads, strict=True)}
         layers = [conditions[i].window.layers for i in chunk]
         return staggered(vlm, calls, [first[i] for i in chunk], layers, kinds, blocked)
 
     order = sorted(range(len(conditions)), key=lambda i: (first[i], conditions[i].window.first))
-    yield from _in_batches(vlm, {i: inputs.n - first[i] for i in order}, inputs.n, batch, run)
+    return _in_batches(vlm, {i: inputs.n - first[i] for i in order}, inputs.n, batch, run)
 
 
 def _shared_rows(rows: Sequence[int], n: int) -> dict[int, int]:
-    """For each of the ascending rows of n the row to start at: one above it, where that adds a tenth at most.
-
-    The last row stays alone, since its conditions are packed.
-    """
-    shared: dict[int, int] = {}
-    start = n
+    """For each of the ascending rows of n the row to start at: one above it, where that adds a tenth at most. The last
+    row stays alone, since its conditions are packed."""
+    shared, start = {}, -inf  # none above the first
     for row in rows:
-        near = 10 * (n - start) <= 11 * (n - row) and row < n - 1
-        start = start if near and shared else row
+        if 10 * (n - start) > 11 * (n - row) or row == n - 1:
+            start = row
         shared[row] = start
     return shared
 
@@ -133,12 +121,18 @@ def query_heads(vlm: VideoLLM) -> int:
 
 
 def _in_heads(vlm: VideoLLM, conditions: Sequence[Condition]) -> torch.Tensor:
-    """(c, H, 1, 1) bool, the query heads that each condition cuts; (1, 1, 1, 1) if all of them cut in all heads."""
-    if not any(condition.heads for condition in conditions):
-        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=vlm.device)
-    every = range(1, query_heads(vlm) + 1)
+    """(c, H, 1, 1) bool, the query heads that each condition cuts; (c, 1, 1, 1) if all of them cut in all heads."""
+    every = range(1, query_heads(vlm) + 1) if any(condition.heads for condition in conditions) else (1,)
     cut = [[head in (condition.heads or every) for head in every] for condition in conditions]
     return torch.tensor(cut, device=vlm.device)[..., None, None]
+
+
+def _layer_masks(vlm: VideoLLM, conditions: Sequence[Condition]) -> dict[int, torch.Tensor]:
+    """Masks (c, H or 1, n, n) for each layer in which some condition cuts."""
+    edges = torch.from_numpy(np.stack([condition.blocked for condition in conditions])[:, None]).to(vlm.device)
+    heads, layers = _in_heads(vlm, conditions), [condition.window.layers for condition in conditions]
+    here = {layer: torch.tensor([layer in own for own in layers]) for layer in sorted(set().union(*layers))}  # (c,)
+    return {layer: edges & (heads & cut.to(vlm.device)[:, None, None, None]) for layer, cut in here.items()}
 
 
 def _distinct(conditions: Sequence[Condition]) -> dict[int, np.ndarray]:
@@ -146,17 +140,7 @@ def _distinct(conditions: Sequence[Condition]) -> dict[int, np.ndarray]:
     return {id(condition.blocked): condition.blocked for condition in conditions}
 
 
-def mask_table(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distinct masks (1 + E, n, n), the first all open, and (C,) which of them each condition uses."""
-    distinct = _distinct(conditions)
-    place = {key: i for i, key in enumerate(distinct, start=1)}
-    table = np.stack([np.zeros((inputs.n, inputs.n), bool), *distinct.values()])
-    return torch.from_numpy(table).to(vlm.device), torch.tensor([place[id(c.blocked)] for c in conditions])
-
-
-def _in_batches(
-    vlm: VideoLLM, rows: dict[int, int], n: int, batch: int | None, run: Callable[[list[int]], tuple]
-) -> Found:
+def _in_batches(vlm: VideoLLM, rows: dict[int, int], n: int, batch: int | None, run: Callable) -> Found:
     """What `run` finds for `batch` conditions at a time, or as many as fit; half as many from where the GPU's memory
     does not suffice. `rows` says how many of n rows each condition recomputes."""
     rest, room = list(rows), batch or _room(vlm)
@@ -178,8 +162,7 @@ def _in_batches(
 
 
 def _room(vlm: VideoLLM) -> int:
-    """Bytes for one batch: what a CPU's cache holds; on a GPU half of what is free, and 8 GiB at most, which keeps it
-    busy."""
+    """Bytes for one batch: what a CPU's cache holds; on a GPU half of what is free, up to what keeps it busy."""
     return CACHE if vlm.device.type != "cuda" else min(torch.cuda.mem_get_info(vlm.device)[0] // 2, MOST)
 
 
@@ -187,24 +170,7 @@ def _bytes(vlm: VideoLLM, rows: int, n: int) -> int:
     """What a condition that recomputes `rows` of n rows needs: on a CPU the widest activation, on a GPU a layer's
     activations, keys, values and masks."""
     config, size = vlm.hf.get_decoder().config, vlm.dtype.itemsize
+    inner, width = config.intermediate_size, config.hidden_size
     if vlm.device.type == "cpu":
-        return size * rows * config.intermediate_size
-    activations = size * rows * (3 * config.intermediate_size + 6 * config.hidden_size)
-    keys_values, masks = 4 * size * n * config.hidden_size, 5 * rows * n
-    return activations + keys_values + masks
-
-
-def _chunk_masks(
-    vlm: VideoLLM, conditions: Sequence[Condition], index: torch.Tensor, table: torch.Tensor
-) -> dict[int, torch.Tensor]:
-    """Masks (B, H or 1, n, n) for each layer in which some condition of the chunk cuts."""
-    masks, layers = {}, [condition.window.layers for condition in conditions]
-    for layer in sorted(set().union(*layers)):
-        here = torch.tensor([layer in own for own in layers])  # (B,)
-        masks[layer] = table[(index * here).to(table.device)][:, None] & _in_heads(vlm, conditions)
-    return masks
-
-
-def _full_rows(conditions: Sequence[Condition]) -> int:
-    rows = {key: int((b.sum(1) == np.arange(1, len(b) + 1)).sum()) for key, b in _distinct(conditions).items()}
-    return sum(rows[id(c.blocked)] * bool(c.window.layers) for c in conditions)
+        return size * rows * inner
+    return size * rows * (3 * inner + 6 * width) + size * n * 4 * width + rows * n * 5
