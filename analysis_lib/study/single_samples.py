@@ -48,7 +48,7 @@ def instrument_checks(folder: Path, *, compute: bool = True, **question: str) ->
 def open_routes(
     folder: Path, ranges: Mapping[str, tuple[int, int]], *, compute: bool = True, **question: str
 ) -> pd.DataFrame:
-    """Every route from video to the last position (`routes.leak_report`) in the pathway of these `ranges` and in its
+    """Every route from video to the last position (`pathways.leak_report`) in the pathway of these `ranges` and in its
     strict variant, from FOLDER/routes.csv; measured as above, and anew for other ranges. Columns `route`, `pathway`,
     `named`, `open` and `arrives`.
     """
