@@ -100,8 +100,7 @@ def windows(n_layers: int, k: int, style: str = "center") -> list[Window]:
 
     center: k layers around the layer (for even k one more below than above), fewer near the ends, as published;
     inverse: all other layers; top_down: from the layer up; bottom_up: up to the layer. Raises StudyError for k < 1,
-    k > n_layers, or an unknown style.
-    """
+    k > n_layers, or an unknown style."""
     if not 1 <= k <= n_layers:
         raise StudyError(f"window {k} does not fit a model of {n_layers} layers; choose 1 to {n_layers}")
     if style not in STYLES:

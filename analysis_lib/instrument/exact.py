@@ -64,8 +64,7 @@ def staggered(
     (H or 1, n - row, n) bool, True = cut, in each query head or in all. Conditions of a kind share their row; those
     with one past (the same kind cut in the same layers so far) are one state until they part: bottom-up windows share
     all but their tails, equal clipped windows everything. Also returns in how many layers masks reached the attention
-    kernel, and in how many they should have.
-    """
+    kernel, and in how many they should have."""
     of = {row: [i for i, own in enumerate(rows) if own == row] for row in sorted(set(rows))}
     cut, plans, ends = {}, {}, {}
     for row, here in of.items():
@@ -103,8 +102,7 @@ def _plan(kinds: tuple[int, ...], layers: tuple[tuple[int, ...], ...], depth: in
     was cut; layer 0 stands for a condition that never cuts.
 
     For each layer, of each state there, the state below from which it goes on (None: it joins here, from the clean
-    pass), and the kind that it cuts (the number of kinds: none); and for each condition its state at the top.
-    """
+    pass), and the kind that it cuts (the number of kinds: none); and for each condition its state at the top."""
     steps, places, none = [], {}, len(set(kinds))
     for number in range(1, depth + 1):
         states = [(kind, own[: bisect_right(own, number)]) for kind, own in zip(kinds, layers, strict=True)]
@@ -133,8 +131,7 @@ def first_row(blocked: np.ndarray, calls: Sequence[Call] = ()) -> int:
     """First position that a cut can change (0-based): the first whose reading is cut, the last one if none is.
 
     Where the model of `calls` lets positions read later ones (a block of image tokens, say), it is the first that
-    reads a changed one, so that no block is split.
-    """
+    reads a changed one, so that no block is split."""
     rows = np.flatnonzero(blocked.any(1))
     row = int(rows[0]) if len(rows) else len(blocked) - 1
     masks = [call.seen for call in calls if call.kwargs.get("attention_mask") is not None]  # else it is causal

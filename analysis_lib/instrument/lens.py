@@ -30,8 +30,7 @@ def answer_emergence(vlm: VideoLLM, inputs: Inputs, clean: Clean, *, normed: boo
     each layer: `layer` (1-based), `option`, `is_answer`, `probability` (0..1), `normed`.
 
     Softmax over the whole vocabulary, in float32. `normed=False` leaves the final norm out below the last layer, as
-    the paper's released script does for some models; such curves start lower and are not comparable between models.
-    """
+    the paper's released script does for some models; such curves start lower and are not comparable between models."""
     logits = unembed(vlm, clean.last, norm=normed)  # (L, V)
     logits[-1] = clean.logits
     probability = logits.softmax(-1)[:, inputs.letter_ids].cpu().numpy()  # (L, options)
@@ -52,8 +51,7 @@ def logit_lens(
 
     `keywords` maps a kind ("spatial", …) to words. The frame has `layer` (1-based), `keyword`, `kind`, `count`: for
     how many of the N_v video tokens the nearest token spells the word's first sub-token, with or without a space
-    before it. Words that begin with the same sub-token have the same counts.
-    """
+    before it. Words that begin with the same sub-token have the same counts."""
     # One layer at a time: (N_v, V) logits are the largest tensor here.
     top = np.stack([unembed(vlm, states).argmax(-1).cpu().numpy() for states in clean.video])  # (L, N_v)
     words = [(word, kind) for kind, some in keywords.items() for word in some]

@@ -144,8 +144,7 @@ def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
     """`seen` (…, n) bool, True = open, in the form of the model's own mask: bool, or what is added to scores.
 
     A bool mask gives a row without open keys the output 0. An added one would let such a row read all keys alike, the
-    future too, so a cut that leaves a row without any is refused there.
-    """
+    future too, so a cut that leaves a row without any is refused there."""
     if own is None or own.dtype == torch.bool:
         return seen
     if not seen.any(-1).all():

@@ -172,8 +172,7 @@ def leak_report(roles: Roles, masks: Masks, *, named: Sequence[str] = ("question
     the 1-based layer in which video first reaches the last position that way, 0 if never.
 
     A route is named if all its stops are in `named`; an open one that is not is a leak. For a strict pathway, which
-    puts all stops under the question's limits, pass `named=STOPS`.
-    """
+    puts all stops under the question's limits, pass `named=STOPS`."""
     stops = [stop for stop in STOPS if len(roles.positions(stop))]
     rows = []
     for chosen in chain.from_iterable(combinations(stops, count) for count in range(len(stops) + 1)):
@@ -210,8 +209,7 @@ def flops_kept(vlm: VideoLLM, masks: Masks) -> float:
     """Share (0..1) of the multiplications of a dense pass (all rows, all causal edges) that an exact one still needs.
 
     Counted are the decoder's linear maps (keys and values for every row that a live row may read, the rest for live
-    rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not.
-    """
+    rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not."""
     config = vlm.hf.get_decoder().config
     width, heads = config.hidden_size, config.num_attention_heads
     head = getattr(config, "head_dim", None) or width // heads

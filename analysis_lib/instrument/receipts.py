@@ -29,8 +29,7 @@ class Receipt:
     """Numbers of one run, or of many: merging adds the counts and takes the largest of the rest.
 
     `rounding` is measured where the spot check exceeds TOLERANCE: a cut can leave a state that amplifies rounding ten
-    thousand times. In a row that is left without any open key SDPA returns 0; it never reads the future.
-    """
+    thousand times. In a row that is left without any open key SDPA returns 0; it never reads the future."""
 
     # Largest numbers, those of conditions from the ones that were measured.
     max_blocked_weight: float = 0.0  # attention weight on a cut edge (must be 0)
