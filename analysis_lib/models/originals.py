@@ -123,8 +123,8 @@ def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) ->
         stated = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
         odd = [name for name, plain in PLAIN.items() if stated.get(name, plain) not in (plain, None)]
         if stated.get("peft_type", "LORA") != "LORA" or odd:
-            found = ", ".join(odd) or stated["peft_type"]
-            raise StudyError(f"{folder}/{ADAPTER}: only plain LoRA can be added in, not {found}")
+            kind = ", ".join(odd) or stated["peft_type"]
+            raise StudyError(f"{folder}/{ADAPTER}: only plain LoRA can be added in, not {kind}")
         alpha, root = stated["lora_alpha"], bool(stated.get("use_rslora"))
         low = load_file(folder / ADAPTER_WEIGHTS)
     low = {name: t for name, t in tensors.items() if ".lora_" in name} | low
@@ -140,10 +140,10 @@ def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) ->
         raise StudyError(f"{folder} states adapters (lora_alpha) but holds none; {fix}")
     for path, pair in pairs.items():
         suffix = f".{_base_name(path)}.weight"
-        found = [name for name in base if f".{name}".endswith(suffix)]  # by its end: adapters may be of a part
-        if len(found) != 1:
-            raise StudyError(f"{folder}: the adapter of {path} fits {len(found)} weights; it belongs to another model")
-        name = found[0]
+        fits = [name for name in base if f".{name}".endswith(suffix)]  # by its end: adapters may be of a part
+        if len(fits) != 1:
+            raise StudyError(f"{folder}: the adapter of {path} fits {len(fits)} weights; it belongs to another model")
+        name = fits[0]
         a, b = (pair[x].float() if x in pair else torch.empty(0) for x in "AB")
         if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != base[name].shape or b.shape[1] != len(a):
             raise StudyError(f"{folder}: the adapter of {path} does not fit {name} {tuple(base[name].shape)}")
