@@ -29,13 +29,10 @@ EDGE_BYTES = 65_536  # at either end of a file, in its hash: enough to notice an
 def load_benchmark(
     spec: str, *, tasks: Sequence[str] | None = None, samples: int | None = None, seed: int = 0
 ) -> tuple[list[Sample], list[Skip]]:
-    """The questions of `spec` ("embedded", or NAME:ROOT of a format), tasks alphabetically, then in file order.
-
-    `tasks` None or empty means all; `samples` (None or 0: all) is the number of questions drawn from each task, good
-    and bad alike. A task without a single video is skipped question by question, and refused when it is named.
-
-    Raises StudyError: unknown benchmark or task (the line lists the known ones), folder or file of no use, no video.
-    """
+    """The questions of `spec` ("embedded", or NAME:ROOT of a format), tasks alphabetically, then in file order. `tasks`
+    None or empty means all; `samples` (None or 0: all) is the number of questions drawn from each task, good and bad
+    alike. A task without a single video is skipped question by question, and refused when it is named. Raises
+    StudyError: unknown benchmark or task (the line lists the known ones), folder or file of no use, no video."""
     form, root, known = locate(spec)
     chosen = sorted({_known_task(task, known, form) for task in tasks or known})
     if samples is not None and samples < 0:
@@ -43,8 +40,7 @@ def load_benchmark(
     found = read_questions(form, root, chosen, samples, seed)
     asked = [f for f in found if isinstance(f, Sample)]
     with_video = {s.task for s in asked if s.video.exists()}
-    absent = {s.task for s in asked} - with_video
-    if absent and (tasks or not with_video):
+    if (absent := {s.task for s in asked} - with_video) and (tasks or not with_video):
         others = ",".join(task for task in known if task not in absent)
         go_on = f"measure the others with --tasks {others}" if others else "download the videos"
         fixes = filter(None, [*map(form.withheld.get, sorted(absent)), sources.packed(root), go_on])

@@ -42,11 +42,9 @@ def examine(spec: str) -> Report:
     report = Report(f"{form.title} in {root.folder}, {_revision(root, form)}", [*form.notes])
     for task in known:
         _examine_task(report, task, [f for f in found if f.task == task], form)
-    absent = sorted(set(form.counts) - set(known))
-    if absent:
+    if absent := sorted(set(form.counts) - set(known)):
         report.problems.append(f"no annotations of {', '.join(absent)}; download them, or measure the others only")
-    extra = sorted(set(known) - set(form.counts)) if form.counts else []
-    if extra:
+    if form.counts and (extra := sorted(set(known) - set(form.counts))):
         report.notes.append(f"not among the published tasks: {', '.join(extra)}")
     differ = [task for task in known if report.rows[task]["published"] not in ("", report.rows[task]["questions"])]
     if differ or (form.total and len(found) != form.total):
@@ -56,13 +54,11 @@ def examine(spec: str) -> Report:
     lacking = any(row["missing"] for task, row in report.rows.items() if task not in form.withheld)
     if lacking and (fix := sources.packed(root)):
         report.problems.append(f"before another download: {fix}")
-    partial = len([*(root.folder / CLIENT).rglob("*.incomplete")])
-    if partial:
+    if partial := len([*(root.folder / CLIENT).rglob("*.incomplete")]):
         report.problems.append(f"half a download: {partial} files are incomplete; run the same `hf download` again")
     items = [item for group in sources.read_items(root, form, known).values() for item in group]
     held = set().union(*(item for item in items if isinstance(item, dict)))
-    unread = sorted(held - sources.fields_of(form) - {*form.bounds, *form.optional, form.identity})
-    if unread:
+    if unread := sorted(held - sources.fields_of(form) - {*form.bounds, *form.optional, form.identity}):
         report.notes.append(f"fields that nothing reads: {', '.join(unread)}")
     return report
 

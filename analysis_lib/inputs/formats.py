@@ -104,27 +104,24 @@ MVBENCH_FOLDERS = {task: folder for folder, tasks in MVBENCH_TASKS.items() for t
 # Line by line: the files, the fields, what was published, notes.
 FORMATS: dict[str, Format] = {
     "tvbench": Format(
-        "TVBench", ("json/*.json",), "video/{task}/{video}",
-        options="candidates", bounded=frozenset(("action_localization", "action_sequence")),
+        "TVBench", ("json/*.json",), "video/{task}/{video}", options="candidates",
+        bounded=frozenset(("action_localization", "action_sequence")), withheld={"action_antonym": NTU},
         counts={"action_antonym": 320, "action_count": 536, "action_localization": 160, "action_sequence": 528,
                 "egocentric_sequence": 200, "moving_direction": 232, "object_count": 148, "object_shuffle": 225,
                 "scene_transition": 185, "unexpected_action": 120},
-        withheld={"action_antonym": NTU},
         notes=("licence of TVBench: CC BY 4.0",
                "published counts are the original ones; the hub's copy lost doubled questions of Action Sequence and "
                "Unexpected Action in October 2024, so state the revision with your results"),
     ),
     "mvbench": Format(
-        "MVBench", ("json/*.json",), "video/{folder}/{video}", folders=MVBENCH_FOLDERS,
-        options="candidates",
+        "MVBench", ("json/*.json",), "video/{folder}/{video}", folders=MVBENCH_FOLDERS, options="candidates",
         bounded=frozenset(("action_sequence", "action_prediction", "object_interaction", "action_localization",
                            "episodic_reasoning")),
         counts=dict.fromkeys(MVBENCH_FOLDERS, 200),
         notes=("videos of MVBench are from other data sets, each with its own licence",),
     ),
     "tomato": Format(
-        "TOMATO", ("data/*.json", "jsons/*.json"), "videos/{demonstration_type}/{key}.mp4",
-        answer_kind="index",
+        "TOMATO", ("data/*.json", "jsons/*.json"), "videos/{demonstration_type}/{key}.mp4", answer_kind="index",
         counts={"count": 292, "direction": 403, "rotation": 286, "shape&trend": 223, "velocity&frequency": 210,
                 "visual_cues": 70},
         notes=("videos of TOMATO are a download of their own (Drive), linked in its repository",),
@@ -132,8 +129,7 @@ FORMATS: dict[str, Format] = {
     "longvideobench": Format(
         "LongVideoBench", ("lvb_val.json",), "videos/{video_path}",
         options="candidates", answer="correct_choice", answer_kind="index", task="question_category", identity="id",
-        bounds=("", "duration"), rule="stride",
-        total=1337, notes=("subtitles are not used, as in the paper",),
+        bounds=("", "duration"), rule="stride", total=1337, notes=("subtitles are not used, as in the paper",),
     ),
     "videomme": Format(
         "Video-MME", ("videomme/test-*.parquet",), "data/{youtube_id}", endings=(".mp4", ".avi", ".mov", ".mkv"),
@@ -152,12 +148,10 @@ FORMATS: dict[str, Format] = {
     ),
 }
 # The paper's open-ended questions (B.1): TVBench's without options, as a sentence to complete.
-FORMATS["tvbench-open"] = replace(
-    FORMATS["tvbench"], title="TVBench open-ended", options="", wording="completion", complete=_completion,
-)
+FORMATS["tvbench-open"] = replace(FORMATS["tvbench"], title="TVBench open-ended", options="",
+                                  wording="completion", complete=_completion)
 EMBEDDED_TASKS = ("action_antonym", "action_sequence", "moving_direction", "object_count", "scene_transition")
 # Written in TVBench's layout, so it is read as that, but nothing of what is known of TVBench's content applies.
-EMBEDDED = replace(
-    FORMATS["tvbench"], title="the embedded benchmark", bounded=None, counts={}, withheld={}, notes=("Apache-2.0",),
-)
+EMBEDDED = replace(FORMATS["tvbench"], title="the embedded benchmark",
+                   bounded=None, counts={}, withheld={}, notes=("Apache-2.0",))
 # fmt: on

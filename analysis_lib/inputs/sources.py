@@ -140,19 +140,16 @@ def _read(file: Path, form: Format) -> list[Any]:
     if not isinstance(items, list) or not items:
         raise StudyError(f"{file} must hold a list of questions")
     ids = Counter(str(item[form.identity]) for item in items if isinstance(item, dict) and form.identity in item)
-    twice = [name for name, count in ids.items() if count > 1]
-    if twice:
+    if twice := [name for name, count in ids.items() if count > 1]:
         raise StudyError(f"{file} holds the {form.identity} {twice[0]!r} twice; download it again, or remove one")
     questions = [question for item in items for question in form.expand(item)]
     dicts = [item for item in questions if isinstance(item, dict)]
     held, needed = set().union(*dicts), fields_of(form)
     known = needed | {*form.optional}
-    if dicts and needed - held:
-        lacks = ", ".join(sorted(needed - held))
-        raise StudyError(f"{file}: no item has {lacks}; the fields there are {', '.join(sorted(held))}")
-    if form.strict and held - known:
-        unknown = ", ".join(sorted(held - known))
-        raise StudyError(f"{file}: unknown fields {unknown}; known: {', '.join(sorted(known))}")
+    if dicts and (lacking := sorted(needed - held)):
+        raise StudyError(f"{file}: no item has {', '.join(lacking)}; the fields there are {', '.join(sorted(held))}")
+    if form.strict and (unknown := sorted(held - known)):
+        raise StudyError(f"{file}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return questions
 
 
@@ -173,8 +170,7 @@ def _parse(file: Path) -> Any:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; of two equal keys a plain dict would hide the first."""
-    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if twice:
+    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
         raise ValueError(f"the key {twice[0]!r} is there twice")
     return dict(pairs)
 

@@ -31,14 +31,11 @@ def sample_indices(
     rule: str = "middle", first_number: int = 0,
 ) -> tuple[int, ...]:  # fmt: skip
     """Choose T = `num_frames` different frame indices (0-based) between `start` and `end` (seconds; None: no bound).
-
     "middle": with first frame s, last frame e and segments of (e - s) / T, index i is int(s + segment / 2 +
     round(segment * i)). A span of exactly T frames is used as it is. `first_number` is the number of the first frame:
     MVBench's folders of pictures count from 1, and their seconds with them. "stride" (`end` is the duration in the
     annotations): 0, n, 2n and so on with n = int(int(end * fps) / T), so the last segment is never seen.
-
-    Raises SampleError if the span holds fewer than T frames, or lies outside the video.
-    """
+    Raises SampleError if the span holds fewer than T frames, or lies outside the video."""
     if (rule == "stride" or start is not None or end is not None) and not 0 < fps < math.inf:
         raise SampleError("the video states no frame rate, so its start and end in seconds cannot be found")
     if rule == "stride":
@@ -69,10 +66,7 @@ def load_clip(
     path: Path, num_frames: int, *, start: float | None = None, end: float | None = None, rule: str = "middle"
 ) -> Clip:
     """Read `num_frames` frames of a video file (decord) or of a folder of pictures, by the rule of `sample_indices`.
-
-    Raises SampleError: missing, empty, truncated, too short, no video stream, or undecodable; it names the file.
-    """
-    path = Path(path)
+    Raises SampleError: missing, empty, truncated, too short, no video stream, or undecodable; it names the file."""
     try:
         read = _from_folder if path.is_dir() else _from_file
         frames, indices, fps = read(path, num_frames, start=start, end=end, rule=rule)
@@ -107,9 +101,7 @@ def _from_file(path: Path, num_frames: int, **span: Any) -> tuple[np.ndarray, tu
 
 def _unpadded(picture: np.ndarray) -> np.ndarray:
     """(H, W, 3) from decord's (H, W, C), where the padding of a row (at 96 pixels, say) may pass for more channels.
-
-    Its batch call fails then, but the pixels are intact: 3 * W bytes at the start of each row.
-    """
+    Its batch call fails then, but the pixels are intact: 3 * W bytes at the start of each row."""
     height, width, channels = picture.shape
     return picture.reshape(height, width * channels)[:, : 3 * width].reshape(height, width, 3)
 

@@ -31,8 +31,7 @@ def check_folder(folder: Path) -> Path:
     """The folder, if it holds all files of a checkpoint of a known family; else StudyError naming what it lacks."""
     config = read_config(folder)
     family = family_of(folder, config)
-    lacking = [key for key in family.config_keys if not config.get(key)]
-    if lacking:
+    if lacking := [key for key in family.config_keys if not config.get(key)]:
         raise StudyError(f"{folder}/config.json does not state {', '.join(lacking)}; a video checkpoint must")
     if not list(folder.glob("*.safetensors")):
         fix = "download the checkpoint completely, or save it as safetensors"

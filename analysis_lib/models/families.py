@@ -36,22 +36,14 @@ FAMILIES = {
     "internvl_chat": Family("InternVLForConditionalGeneration", "mvbench-phi3", ("llm_config", "vision_config")),
     "llava_next_video": Family(),
     "llava_onevision": Family(trailing=1),  # one newline embedding closes the video
-    "video_llava": Family(),
-    "internvl": Family(),
-    "smolvlm": Family(),
-    "perception_lm": Family(),
-    "video_llama_3": Family(),
-    "qwen2_vl": Family(positions="repaired"),
-    "qwen2_5_vl": Family(positions="repaired"),
-    "qwen3_vl": Family(),
-    "qwen3_vl_moe": Family(),
-    "glm4v": Family(),
+    **dict.fromkeys(("video_llava", "internvl", "smolvlm", "perception_lm", "video_llama_3"), Family()),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), Family(positions="repaired")),
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "glm4v"), Family()),
 }
 
 DECODER_CONFIG = {"internvl_chat": "llm_config"}  # where a config that transformers cannot read describes the decoder
 INSTEAD = {  # what works in place of checkpoints that bring code of their own
-    "videollama3_qwen2": "a checkpoint in transformers' own format (model type video_llama_3), such as "
-    "lkhl/VideoLLaMA3-2B-Image-HF is one",
+    "videollama3_qwen2": "one in transformers' own format (video_llama_3), such as lkhl/VideoLLaMA3-2B-Image-HF",
 }
 
 
@@ -64,10 +56,8 @@ def family_of(folder: Path, config: dict) -> Family:
         raise StudyError(f"{folder}: model type {kind!r} needs code that is not run; use {INSTEAD[kind]}")
     if has_video_processor(folder):
         return Family()
-    raise StudyError(
-        f"{folder}: model type {kind!r} is not supported; supported: {', '.join(FAMILIES)}, and other models of "
-        "transformers whose folder holds a video processor (this one holds none)"
-    )
+    known = f"{', '.join(FAMILIES)}, and other models of transformers whose folder holds a video processor"
+    raise StudyError(f"{folder}: model type {kind!r} is not supported; supported: {known} (this one holds none)")
 
 
 def has_video_processor(folder: Path) -> bool:
@@ -82,18 +72,14 @@ def check_decoder(hf: Any) -> None:
     """Raise StudyError unless every decoder layer has softmax attention whose edges can be cut."""
     name, decoder = type(hf).__name__, hf.get_decoder()
     if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
-        raise StudyError(
-            f"{name}: its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be "
-            "reached; name them in models.decoder_layers and models.final_norm"
-        )
-    lacking = {i: layer for i, layer in enumerate(decoder.layers, start=1) if not hasattr(layer, "self_attn")}
-    if lacking:
+        found = f"its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be reached"
+        raise StudyError(f"{name}: {found}; name them in models.decoder_layers and models.final_norm")
+    if lacking := {i: layer for i, layer in enumerate(decoder.layers, 1) if not hasattr(layer, "self_attn")}:
         parts = next(iter(lacking.values())).named_children()
         mixer = next((type(part).__name__ for n, part in parts if "attn" in n or "mixer" in n), "another kind")
-        raise StudyError(
-            f"{name}: layers {', '.join(map(str, lacking))} have no softmax attention ({mixer} instead of self_attn); "
-            "no edge can be cut there and information would pass, so this model cannot be studied by knockouts"
-        )
+        found = f"layers {', '.join(map(str, lacking))} have no softmax attention ({mixer} instead of self_attn)"
+        why = "no edge can be cut there and information would pass, so this model cannot be studied by knockouts"
+        raise StudyError(f"{name}: {found}; {why}")
     check_kernel(hf)
 
 
@@ -101,7 +87,5 @@ def check_kernel(hf: Any) -> None:
     """Raise StudyError if the decoder's attention kernel takes no mask (flash attention)."""
     kernel = hf.get_decoder().config._attn_implementation
     if kernel not in MASKABLE:
-        raise StudyError(
-            f"{type(hf).__name__}: attention kernel {kernel!r} takes no mask for single edges; load the model with "
-            "attn_implementation sdpa"
-        )
+        fix = "load the model with attn_implementation sdpa"
+        raise StudyError(f"{type(hf).__name__}: attention kernel {kernel!r} takes no mask for single edges; {fix}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS
@@ -44,23 +45,22 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     chat = family.protocol == "chat"
     processor, template = processor_and_template(folder, tokenizer) if chat else (None, "")
+    vocabulary = tokenizer.get_vocab()
+    letters = list(itertools.takewhile(vocabulary.__contains__, LETTERS))  # each one token
+    if len(letters) < 2:
+        lack = "the tokenizer has no single tokens for the letters A and B"
+        raise StudyError(f"{folder}: {lack}; answers cannot be read")
     _keep_freed_memory()
     return VideoLLM(
         name=folder.name if revision is None else model.split("/")[1],
         hf=(hf.to(place) if device_map is None else hf).eval().requires_grad_(False),
-        tokenizer=tokenizer,
         image_processor=None if chat else CLIPImageProcessorPil.from_pretrained(folder),
-        protocol=family.protocol,
         num_frames=family.num_frames if chat else hf.config.num_frames,
-        device=place,
-        dtype=hf.dtype,
-        weights_sha256=checkpoints.weights_sha256(folder),
-        revision=revision,
-        letter_ids=_letter_ids(tokenizer, folder),
-        processor=processor,
-        template=template,
-        positions=family.positions,
-    )
+        letter_ids=tuple(vocabulary[letter] for letter in letters),
+        weights_sha256=checkpoints.weights_sha256(folder), revision=revision, device=place, dtype=hf.dtype,
+        tokenizer=tokenizer, processor=processor, template=template,
+        protocol=family.protocol, positions=family.positions,
+    )  # fmt: skip
 
 
 def _device(device: str) -> torch.device:
@@ -87,8 +87,6 @@ def spread(folder: Path, dtype: torch.dtype, place: torch.device) -> str | None:
     """Device map "auto" (all GPUs, then the CPU's memory) if the model leaves the GPU too little memory, else None."""
     if place.type != "cuda":
         return None
-    from safetensors import safe_open
-
     weights = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
@@ -102,10 +100,8 @@ def _load_strict(folder: Path, config: dict, family: Family, dtype: torch.dtype,
 
     name = family.hf_class or (config.get("architectures") or [""])[0]
     if not hasattr(transformers, name or "?"):
-        raise StudyError(
-            f"{folder}: transformers has no class {name!r} (config.json, architectures); code that comes with a "
-            "checkpoint is not run, so use a checkpoint in transformers' own format"
-        )
+        fix = "code that comes with a checkpoint is not run, so use a checkpoint in transformers' own format"
+        raise StudyError(f"{folder}: transformers has no class {name!r} (config.json, architectures); {fix}")
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its load report would repeat what is raised below
     try:
@@ -120,21 +116,10 @@ def _load_strict(folder: Path, config: dict, family: Family, dtype: torch.dtype,
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StudyError(f"{folder}: the weights cannot be read ({reason}); download them again") from error
     for kind in ("missing", "unexpected", "mismatched"):
-        lost = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[f"{kind}_keys"])
-        if lost:
+        if lost := sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[f"{kind}_keys"]):
             more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
             raise StudyError(f"{folder}: {kind} weights: {', '.join(lost[:3])}{more}; this is not a complete {name}")
     return hf
-
-
-def _letter_ids(tokenizer: Any, folder: Path) -> tuple[int, ...]:
-    """Ids of A, B, … up to the first letter that is not one token."""
-    vocabulary = tokenizer.get_vocab()
-    ids = tuple(vocabulary[letter] for letter in itertools.takewhile(vocabulary.__contains__, LETTERS))
-    if len(ids) < 2:
-        lack = "the tokenizer has no single tokens for the letters A and B"
-        raise StudyError(f"{folder}: {lack}; answers cannot be read")
-    return ids
 
 
 def _keep_freed_memory() -> None:

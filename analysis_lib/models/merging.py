@@ -27,8 +27,7 @@ def make_inputs(vlm: VideoLLM, sample: Question, clip: Clip | np.ndarray) -> Inp
         raise SampleError(f"{len(frames)} frames given, the model takes {vlm.num_frames}; sample them first")
     if clip is frames:
         clip = Clip(frames, tuple(range(len(frames))), tuple(map(float, range(len(frames)))), "")
-    merged = make_pooled_inputs if vlm.processor is None else make_native_inputs
-    inputs = merged(vlm, sample, clip)
+    inputs = (make_pooled_inputs if vlm.processor is None else make_native_inputs)(vlm, sample, clip)
     inputs.letter_ids = _answer_ids(vlm, sample, inputs.roles.text)
     return inputs
 

@@ -7,7 +7,7 @@ model's own forward says with what it calls its decoder (`capture.py`), and ever
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.records import Clip, Question
 from analysis_lib.models.capture import decoder_call, encode_once
 from analysis_lib.models.families import FAMILIES, Family
-from analysis_lib.models.prompts import CONTENT, Span, build_chat_prompt
+from analysis_lib.models.prompts import CONTENT, build_chat_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import expanded_roles
 
@@ -57,10 +57,15 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
     prompt = build_chat_prompt(sample, vlm.template.replace(placeholder, grown), grown)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True, add_special_tokens=adds_start)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    name = type(vlm.processor).__name__
     if ids != given["input_ids"][0].tolist():
-        name = type(vlm.processor).__name__
         raise StudyError(f"{name} tokenizes otherwise than tokenizer.json; roles cannot be assigned")
-    places = _placeholders(vlm, ids, offsets, prompt.spans["image"])
+    # What the model fills with video features: its config names the token, some families use the image's for that.
+    fields = [f"{kind}_token_{what}" for kind in ("video", "image") for what in ("id", "index")]
+    known, span = {getattr(vlm.hf.config, field, None) for field in fields}, prompt.spans["image"]
+    places = np.array([i for i, at in enumerate(offsets) if ids[i] in known and span[0] <= at[0] < span[1]])
+    if len({ids[i] for i in places}) != 1:
+        raise StudyError(f"{name} put no video tokens that the model's config names")
     counts, grid = _frame_counts(vlm, given, places, family.trailing)
     frame_of = np.zeros(len(ids), int)
     frame_of[places[: sum(counts)]] = np.repeat(np.arange(1, len(counts) + 1), counts)
@@ -97,16 +102,6 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
     return dict(given.to(vlm.device, vlm.dtype)), replaced[0]["replacement"]  # only floats change their type
 
 
-def _placeholders(vlm: VideoLLM, ids: Sequence[int], offsets: Sequence[Span], span: Span) -> np.ndarray:
-    """Positions of `span` that the model fills with video features; some families use the image's token for that."""
-    names = [f"{kind}_token_{what}" for kind in ("video", "image") for what in ("id", "index")]
-    known = {getattr(vlm.hf.config, name, None) for name in names}
-    places = [i for i, at in enumerate(offsets) if ids[i] in known and span[0] <= at[0] < span[1]]
-    if len({ids[i] for i in places}) != 1:
-        raise StudyError(f"{type(vlm.processor).__name__} put no video tokens that the model's config names")
-    return np.array(places)
-
-
 def _frame_counts(
     vlm: VideoLLM, given: Mapping[str, torch.Tensor], places: np.ndarray, trailing: int
 ) -> tuple[tuple[int, ...], tuple[int, int, int] | None]:
@@ -130,10 +125,9 @@ def _frame_counts(
         counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
     runs = [len(run) for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)]
     if t * merged != vlm.num_frames or runs not in ([sum(counts) + trailing], [n for n in counts if n]):
-        raise StudyError(
-            f"{type(vlm.processor).__name__} made runs of {runs} video tokens of {vlm.num_frames} frames, where {t} x "
-            f"{merged} frames with {counts} tokens were expected; state what differs in families.FAMILIES"
-        )
+        made = f"{type(vlm.processor).__name__} made runs of {runs} video tokens of {vlm.num_frames} frames"
+        wanted = f"{t} x {merged} frames with {counts} tokens were expected"
+        raise StudyError(f"{made}, where {wanted}; state what differs in families.FAMILIES")
     return counts, (t, h, w) if len(set(counts)) == 1 else None
 
 
@@ -146,10 +140,9 @@ def _repaired(vlm: VideoLLM, inputs: Inputs, family: Family) -> Inputs:
     if torch.equal(fixed, own):
         return inputs
     if family.positions != "repaired":
-        raise StudyError(
-            f"{type(vlm.hf).__name__} puts the text after the video inside the video's span of positions; if its "
-            "authors' code does not, set positions='repaired' for it in families.FAMILIES"
-        )
+        found = f"{type(vlm.hf).__name__} puts the text after the video inside the video's span of positions"
+        fix = "if its authors' code does not, set positions='repaired' for it in families.FAMILIES"
+        raise StudyError(f"{found}; {fix}")
     given = {**inputs.model_inputs, "position_ids": fixed}
     embeds, kwargs = decoder_call(vlm, given)
     if not torch.equal(kwargs["position_ids"], fixed):

@@ -3,8 +3,7 @@
 Three formats of the paper's models are not transformers' own. The image-only base of the LLaVA-NeXT models is stored as
 `llava_next`; the published study runs it through the class of the video model. Mini-InternVL has InternVL-chat's tensor
 names and a config of its own. And a fine-tuned checkpoint may hold LoRA adapters beside its weights, in PEFT's format,
-or among them; they are added in. Loading stays strict: what is translated goes through the same comparison of names
-and shapes.
+or among them; they are added in. Loading stays strict: names and shapes of what is translated are compared as well.
 """
 
 import json
@@ -14,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from analysis_lib.errors import StudyError
 
 FRAMES = 8  # shown to every model of the paper
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -28,7 +29,8 @@ def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     adapted = (folder / ADAPTER).exists() or bool(config.get("lora_alpha"))
     if translate is None and not adapted:
         return {}
-    tensors = _read(*(file for file in sorted(folder.glob("*.safetensors")) if file.name != ADAPTER_WEIGHTS))
+    files = [file for file in sorted(folder.glob("*.safetensors")) if file.name != ADAPTER_WEIGHTS]
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     if adapted:
         tensors = with_adapters(folder, tensors, config.get("lora_alpha"))
     if translate is None:
@@ -36,12 +38,6 @@ def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
         return {"config": AutoConfig.from_pretrained(folder), "state_dict": tensors}
     return translate(folder, config, tensors)
-
-
-def _read(*files: Path) -> Tensors:
-    from safetensors.torch import load_file
-
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def _llava_next(folder: Path, config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
@@ -60,18 +56,15 @@ INTERNVL_NAMES = {  # for transformers' `key_mapping`: regular expressions in th
     r"^vision_model\.embeddings\.position_embedding": "model.vision_tower.embeddings.position_embeddings",
     r"^vision_model\.embeddings\.patch_embedding": "model.vision_tower.embeddings.patch_embeddings.projection",
     r"^vision_model\.encoder\.layers": "model.vision_tower.encoder.layer",
-    r"\.norm1": ".layernorm_before",
-    r"\.norm2": ".layernorm_after",
-    r"\.attn\.": ".attention.",
-    r"\.attention\.proj": ".attention.projection_layer",
-    r"\.ls1": ".lambda_1",
-    r"\.ls2": ".lambda_2",
+    r"\.norm1": ".layernorm_before", r"\.norm2": ".layernorm_after",
+    r"\.attn\.": ".attention.", r"\.attention\.proj": ".attention.projection_layer",
+    r"\.ls1": ".lambda_1", r"\.ls2": ".lambda_2",
     r"^mlp1\.0": "model.multi_modal_projector.layer_norm",
     r"^mlp1\.1": "model.multi_modal_projector.linear_1",
     r"^mlp1\.3": "model.multi_modal_projector.linear_2",
     r"^language_model\.model": "model.language_model",
     r"^language_model\.lm_head": "lm_head",
-}
+}  # fmt: skip
 
 
 def _internvl_chat(folder: Path, config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
@@ -82,28 +75,21 @@ def _internvl_chat(folder: Path, config: dict[str, Any], tensors: Tensors) -> di
     placeholder = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<IMG_CONTEXT>")
     if placeholder is None:
         raise StudyError(f"{folder}/tokenizer.json has no token <IMG_CONTEXT>; take it from the original checkpoint")
-    vision = config["vision_config"]
+    vision, text = config["vision_config"], config["llm_config"]
     sizes = "hidden_size intermediate_size num_attention_heads num_hidden_layers image_size patch_size".split()
     downsampled = config.get("downsample_ratio", 0.5)
     tokens = int(vision["image_size"] // vision["patch_size"] * downsampled)
+    tower = InternVLVisionConfig(
+        **{name: vision[name] for name in (*sizes, "hidden_act", "layer_norm_eps", "norm_type") if name in vision},
+        attention_bias=vision.get("qkv_bias", False), use_qk_norm=vision.get("qk_normalization", False),
+    )  # fmt: skip
     made = InternVLConfig(
-        vision_config=InternVLVisionConfig(
-            **{name: vision[name] for name in (*sizes, "hidden_act", "layer_norm_eps") if name in vision},
-            attention_bias=vision.get("qkv_bias", False),
-            use_qk_norm=vision.get("qk_normalization", False),
-            norm_type=vision.get("norm_type", "layer_norm"),
-        ),
-        text_config=_phi3(folder, config["llm_config"]),
-        image_token_id=placeholder,
-        image_seq_length=tokens**2,
-        downsample_ratio=downsampled,
-        vision_feature_layer=config.get("select_layer", -1),
-        tie_word_embeddings=config["llm_config"].get("tie_word_embeddings", False),
-        num_frames=FRAMES,
-        frame_shape=[tokens, tokens],
-        pooling_shape=[FRAMES, tokens, tokens],
+        vision_config=tower, vision_feature_layer=config.get("select_layer", -1), downsample_ratio=downsampled,
+        text_config=_phi3(folder, text), tie_word_embeddings=text.get("tie_word_embeddings", False),
+        image_token_id=placeholder, image_seq_length=tokens**2,
+        num_frames=FRAMES, frame_shape=[tokens, tokens], pooling_shape=[FRAMES, tokens, tokens],
         by_columns=config.get("ps_version", "v1") == "v1",  # pixel shuffle v1: tokens go down a frame's columns
-    )
+    )  # fmt: skip
     for name in [name for name in tensors if ".attn.qkv." in name]:
         parts = zip("qkv", tensors.pop(name).chunk(3), strict=True)
         tensors |= {name.replace(".qkv.", f".{x}_proj."): part for x, part in parts}
@@ -114,10 +100,8 @@ def _phi3(folder: Path, text: dict[str, Any]) -> Any:
     from transformers import Phi3Config
 
     if text.get("model_type") != "phi3":
-        raise StudyError(
-            f"{folder}: of InternVL-chat checkpoints only those with Phi-3 are known, this one has "
-            f"{text.get('model_type')}; use its conversion to transformers' own format (-hf)"
-        )
+        found = f"of InternVL-chat checkpoints only those with Phi-3 are known, this one has {text.get('model_type')}"
+        raise StudyError(f"{folder}: {found}; use its conversion to transformers' own format (-hf)")
     own = {k: v for k, v in text.items() if k not in ("model_type", "auto_map", "architectures", "torch_dtype")}
     scaling = dict(own.pop("rope_scaling", None) or {})
     if scaling.get("type") in ("su", "longrope"):  # the name has changed since
@@ -127,8 +111,6 @@ def _phi3(folder: Path, text: dict[str, Any]) -> Any:
 
 
 FORMATS = {"llava_next": _llava_next, "internvl_chat": _internvl_chat}
-
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PLAIN = {"use_dora": False, "fan_in_fan_out": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
 
 
@@ -141,11 +123,10 @@ def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) ->
         stated = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
         odd = [name for name, plain in PLAIN.items() if stated.get(name, plain) not in (plain, None)]
         if stated.get("peft_type", "LORA") != "LORA" or odd:
-            raise StudyError(
-                f"{folder}/{ADAPTER}: only plain LoRA can be added in, not {', '.join(odd) or stated['peft_type']}"
-            )
+            kind = ", ".join(odd) or stated["peft_type"]
+            raise StudyError(f"{folder}/{ADAPTER}: only plain LoRA can be added in, not {kind}")
         alpha, root = stated["lora_alpha"], bool(stated.get("use_rslora"))
-        low = _read(folder / ADAPTER_WEIGHTS)
+        low = load_file(folder / ADAPTER_WEIGHTS)
     low = {name: t for name, t in tensors.items() if ".lora_" in name} | low
     base = {_base_name(name): t for name, t in tensors.items() if ".lora_" not in name}
     pairs: dict[str, Tensors] = {}
@@ -158,7 +139,11 @@ def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) ->
         fix = "take them from the original checkpoint"
         raise StudyError(f"{folder} states adapters (lora_alpha) but holds none; {fix}")
     for path, pair in pairs.items():
-        name = _weight_of(folder, _base_name(path), base)
+        suffix = f".{_base_name(path)}.weight"
+        fits = [name for name in base if f".{name}".endswith(suffix)]  # by its end: adapters may be of a part
+        if len(fits) != 1:
+            raise StudyError(f"{folder}: the adapter of {path} fits {len(fits)} weights; it belongs to another model")
+        name = fits[0]
         a, b = (pair[x].float() if x in pair else torch.empty(0) for x in "AB")
         if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != base[name].shape or b.shape[1] != len(a):
             raise StudyError(f"{folder}: the adapter of {path} does not fit {name} {tuple(base[name].shape)}")
@@ -170,11 +155,3 @@ def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) ->
 def _base_name(name: str) -> str:
     """A tensor's name without what PEFT puts around the model and its layers."""
     return name.replace("base_model.model.", "").replace(".base_layer.", ".")
-
-
-def _weight_of(folder: Path, path: str, tensors: Tensors) -> str:
-    """The one weight that an adapter's path names, from its end if the adapter was made for a part of the model."""
-    found = [name for name in tensors if f".{name}".endswith(f".{path}.weight")]
-    if len(found) != 1:
-        raise StudyError(f"{folder}: the adapter of {path} fits {len(found)} weights; it belongs to another model")
-    return found[0]

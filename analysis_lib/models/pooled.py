@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Clip, Question
@@ -39,8 +40,6 @@ def pixel_values(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
     """(T, 3, S, S) model input from (T, H, W, 3) uint8 frames, in the two published steps: a bicubic resize that keeps
     the aspect and never goes below the vision tower's size; then the CLIP processor: short edge to that size, centre
     crop (the sides of a wide video are lost), normalise."""
-    from PIL import Image
-
     height, width = frames.shape[1:3]
     short, long = sorted((height, width))
     edge = max(vlm.image_processor.size["shortest_edge"], min(short, int(min(long, LONGEST_EDGE) / (long / short))))
@@ -73,7 +72,6 @@ def model_inputs(vlm: VideoLLM, inputs: Inputs) -> dict[str, Any]:
     video = inputs.roles.positions("video")
     at = int(video[0])
     grown = [*inputs.input_ids[:at], *[vlm.hf.config.image_token_id] * len(video), *inputs.input_ids[at + 1 :]]
-    features = inputs.embeds[:, video]  # (1, N_v, d)
-    features = [*features] if vlm.hf.config.model_type == "llava" else features
-    features = BaseModelOutputWithPooling(pooler_output=features)
-    return {"input_ids": torch.tensor([grown], device=vlm.device), "mm_encoder_outputs": {"image": features}}
+    tokens = inputs.embeds[:, video]  # (1, N_v, d)
+    image = BaseModelOutputWithPooling(pooler_output=[*tokens] if vlm.hf.config.model_type == "llava" else tokens)
+    return {"input_ids": torch.tensor([grown], device=vlm.device), "mm_encoder_outputs": {"image": image}}

@@ -90,9 +90,8 @@ def build_chat_prompt(question: Question, template: str, placeholder: str) -> Pr
     words = _checked(question, placeholder)
     shown, _, after = template.partition(CONTENT)
     if template.count(CONTENT) != 1 or shown.count(placeholder) != 1 or placeholder in after:
-        raise StudyError(
-            f"the chat template must show one video ({placeholder}) and then the question, but renders as {template!r}"
-        )
+        wanted = f"one video ({placeholder}) and then the question"
+        raise StudyError(f"the chat template must show {wanted}, but renders as {template!r}")
     return _laid_down(question, shown, placeholder, f"{words.block_end}{words.instruction}{after}")
 
 

@@ -102,8 +102,7 @@ def expanded_roles(prompt: Prompt, offsets: Sequence[Span], frame_of: np.ndarray
     text = np.select(cases, ["frame_text", *options, "question", "tail"], "system").tolist()
     names = [f"frame {frame}" if frame else name for frame, name in zip(frame_of, text, strict=True)]
     names[-1] = "last"
-    missing = [name for name in options if name not in names]
-    if missing:
+    if missing := [name for name in options if name not in names]:
         raise SampleError(f"{missing[0]} has no token of its own")
     spans = tuple(zip(starts.tolist(), stops.tolist(), strict=True))
     return Roles(tuple(names), spans, prompt.text, tuple(np.flatnonzero(overlaps("question")).tolist()), answer)

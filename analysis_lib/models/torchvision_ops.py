@@ -6,7 +6,6 @@ torchvision for plain image transforms only, which need neither operator. So the
 implementation, and only after an import has failed for want of them. Calling either still fails, loudly, as it should.
 """
 
-import importlib
 import importlib.util
 
 _declared = []  # keeps the torch.library handle alive: its operators vanish with it
