@@ -18,10 +18,10 @@ from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
+from analysis_lib.study.folders import Todo
 from analysis_lib.study.knockouts import Answer, Rows, ask, edge_set_knockouts, frame_pair_knockouts, joined
 from analysis_lib.study.request import FOR_ALL, Request
 from analysis_lib.study.response import response_knockouts
-from analysis_lib.study.todo import Todo
 
 PAPER_KEYWORDS = {  # table D
     "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "

@@ -24,11 +24,11 @@ from analysis_lib.inputs.records import Sample, Skip
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
+from analysis_lib.study.folders import Todo, lacking, missing
 from analysis_lib.study.provenance import look_at_model, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS
-from analysis_lib.study.todo import Todo, lacking, missing
 
 
 class Results(SimpleNamespace):
