@@ -14,8 +14,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "folders": ["results_dir"],
         "measure": ["keywords"],
-        "provenance": ["results_dir"],
         "request": ["MEASURES"],
         "runs": ["Results", "example", "sweep"],
         "single_samples": ["instrument_checks", "open_routes"],
