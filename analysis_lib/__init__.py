@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "inputs.records": ["Clip", "Sample", "Skip"],
         "inputs.videos": ["load_clip"],
         "instrument.checks": ["load_model"],
-        "study.provenance": ["results_dir"],
+        "study.folders": ["results_dir"],
         "study.runs": ["Results", "example", "sweep"],
         "study.store": ["Store"],
         "study.tables": ["read_table"],

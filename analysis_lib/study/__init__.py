@@ -4,9 +4,9 @@ In: what a notebook or the command line asks for: model, benchmark, edge sets, m
 folder, of which only missing rows are measured, with a manifest that says where they come from. May import
 `instrument`, `models` and `inputs`, and the door of `embedded`.
 
-The way goes through `request`, `todo` (what is missing), `measure` (one sample's rows, with `knockouts` and `response`)
-and `store`; `runs.sweep` takes all of it. Names below are imported on first use, so that whoever reads tables does not
-wait for torch.
+The way goes through `request`, `folders` (what is missing), `measure` (one sample's rows, with `knockouts` and
+`response`) and `store`; `runs.sweep` takes all of it. Names below are imported on first use, so that whoever reads
+tables does not wait for torch.
 """
 
 import lazy_loader
@@ -14,8 +14,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "folders": ["results_dir"],
         "measure": ["keywords"],
-        "provenance": ["results_dir"],
         "request": ["MEASURES"],
         "runs": ["Results", "example", "sweep"],
         "single_samples": ["instrument_checks", "open_routes"],

@@ -1,7 +1,8 @@
 """One sample in the model's hands: what it answers, untouched and with attention edges knocked out, as rows.
 
-Probabilities are softmaxes over the whole vocabulary of float32 logits at the last position. `p_token` follows the
-token that the untouched model predicts (paper, section 3); margins compare the right letter with the strongest other.
+Probabilities are softmaxes over the whole vocabulary of float32 logits at the last position. `p_base`, `p_knock` and
+`p_pruned` follow the token that the untouched model predicts (paper, section 3), `p_answer` the right letter; margins
+compare the right letter with the strongest other.
 
 A cut is the columns that name a condition, and the window in which its edge set is cut; one call of the engine runs all
 cuts of a measure. `knockout` follows the request's windows (paper, section 3), `widths` takes the paper's sizes (G.6).
@@ -11,7 +12,6 @@ once, since a narrow window can be repaired by the layers outside: which earlier
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -38,22 +38,6 @@ def joined(parts: Sequence[Rows]) -> Rows:
     return {table: [row for part in parts for row in part.get(table, [])] for table in chain(*parts)}
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one row of logits says: probability of the baseline's token and of the right letter, margin, prediction."""
-
-    p_token: float
-    p_answer: float
-    margin: float
-    prediction: str
-    correct: bool
-
-    def columns(self, state: str) -> dict[str, Any]:
-        """As columns, named after the state of the model ("base", "knock", …); a table takes those that it has."""
-        named = {f"p_{state}": self.p_token, f"margin_{state}": self.margin}
-        return named | {"p_answer": self.p_answer, "prediction": self.prediction, "correct": self.correct}
-
-
 class Answer:
     """One sample in the model's hands: its clip, its prompt, the untouched pass (`clean`) and what it says (`base`)."""
 
@@ -62,10 +46,11 @@ class Answer:
         self.clean = recorded_states(vlm, inputs)
         self.key = {"task": sample.task, "sample_id": sample.sample_id, "video": sample.clip}
         self.token = int(self.clean.logits.argmax())
-        self.base = self.read(self.clean.logits[None])[0]
+        self.base = self.read(self.clean.logits[None], "base")[0]
 
-    def read(self, logits: torch.Tensor) -> list[Reading]:
-        """Read rows of last-position logits (C, V)."""
+    def read(self, logits: torch.Tensor, state: str) -> list[dict[str, Any]]:
+        """What rows of last-position logits (C, V) say, as columns named after the state of the model ("base", "knock",
+        …): p_STATE, margin_STATE, p_answer, prediction and correct. A table takes those that it has."""
         logits = logits.double().cpu()
         total = logits.logsumexp(-1)  # (C,)
         right, ids = self.sample.answer, self.inputs.letter_ids
@@ -78,7 +63,9 @@ class Answer:
         texts = [self.vlm.tokenizer.decode([token]) for token in logits.argmax(-1).tolist()]
         wanted = self.sample.letter or self.vlm.tokenizer.decode(ids)
         correct = [text.strip().lower() == wanted.strip().lower() for text in texts]
-        return [Reading(*row) for row in zip(p_token, p_answer, margins, texts, correct, strict=True)]
+        named = (f"p_{state}", f"margin_{state}", "p_answer", "prediction", "correct")
+        rows = zip(p_token, margins, p_answer, texts, correct, strict=True)
+        return [dict(zip(named, row, strict=True)) for row in rows]
 
     def receipt_row(self, measure: str, receipt: Receipt) -> dict[str, Any]:
         """A row of the receipts table; the first word of `measure` names what was done."""
@@ -122,8 +109,7 @@ def layers_of(window: Window) -> dict[str, int]:
 
 def cut_rows(answer: Answer, what: str, cuts: Sequence[Cut], request: Request) -> Rows:
     """One row per cut, its own columns (with `edge_set`, and `head` if one is cut alone) and its effect; all conditions
-    share batches. The first word of `what` is the table.
-    """
+    share batches. The first word of `what` is the table."""
     blocked = {own["edge_set"]: blocked_edges(own["edge_set"], answer.inputs.roles) for own, _ in cuts}
     empty = [name for name, edges in blocked.items() if not edges.any()]
     if empty:
@@ -134,7 +120,7 @@ def cut_rows(answer: Answer, what: str, cuts: Sequence[Cut], request: Request) -
     ]
     logits, receipt = knockout_logits(answer.vlm, answer.inputs, conditions, mode=request.mode)  # (C, V)
     base, rows = answer.base, []
-    for (own, _), knocked in zip(cuts, answer.read(logits), strict=True):
-        change = {"relative_change": 100 * (knocked.p_token - base.p_token) / base.p_token}
-        rows.append(answer.key | own | base.columns("base") | knocked.columns("knock") | change)
+    for (own, _), knocked in zip(cuts, answer.read(logits, "knock"), strict=True):
+        change = {"relative_change": 100 * (knocked["p_knock"] - base["p_base"]) / base["p_base"]}
+        rows.append(answer.key | own | base | knocked | change)
     return {what.split()[0]: rows, "receipts": [answer.receipt_row(what, receipt)]}

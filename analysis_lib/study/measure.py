@@ -18,10 +18,10 @@ from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
+from analysis_lib.study.folders import Todo
 from analysis_lib.study.knockouts import Answer, Rows, ask, edge_set_knockouts, frame_pair_knockouts, joined
 from analysis_lib.study.request import FOR_ALL, Request
 from analysis_lib.study.response import response_knockouts
-from analysis_lib.study.todo import Todo
 
 PAPER_KEYWORDS = {  # table D
     "spatial": "bag bed blank book box cabinet camera clothes cup door floor food glass laptop paper person phone "
@@ -36,32 +36,28 @@ def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
 
 
 def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, request: Request) -> Rows:
-    """Everything that `todo` asks for, by table. A new sample yields its baseline; `keep` decides about the rest.
-
-    Measures that are FOR_ALL run on every sample, the others on kept samples only. Raises SampleError for a sample that
-    cannot be measured, StudyError where an intervention did not happen or the clip is not the one that was stored.
-    """
+    """Everything that `todo` asks for, by table. A new sample yields its baseline; measures that are not FOR_ALL run on
+    samples that `keep` keeps. Raises SampleError for a sample that cannot be measured, StudyError where an intervention
+    did not happen or the clip is not the one that was stored."""
     answer = ask(vlm, sample)
     if todo.frames_sha256 not in ("", answer.clip.sha256):
         hint = "restore the clip, or use another --out"
         raise StudyError(f"{sample.video}: these are not the frames measured before; {hint}")
     parts = [] if todo.frames_sha256 else [_baseline(answer)]
-    if kept := request.keeps(answer.base.correct):
+    if kept := request.keeps(answer.base["correct"]):
         parts += [edge_set_knockouts(answer, measure, edge_sets, request) for measure, edge_sets in todo.edges.items()]
-    for measure, measured in MEASURED.items():
-        if measure in todo.measures and (kept or measure in FOR_ALL):
-            parts.append(measured(answer, request))
+    wanted = {measure for measure in todo.measures if kept or measure in FOR_ALL}
+    parts += [measured(answer, request) for measure, measured in MEASURED.items() if measure in wanted]
     return joined(parts)
 
 
 def _baseline(answer: Answer) -> Rows:
     sample, inputs, clip = answer.sample, answer.inputs, answer.clip
     asked = {"question": sample.question, "options": list(sample.options), "answer": sample.letter}
+    asked |= {"answer_text": sample.answer_text, "sample_sha256": sample.sha256, "frames_sha256": clip.sha256}
     shown = {"n_tokens": inputs.n, "n_frames": len(clip.indices), "frame_indices": list(clip.indices)}
-    probabilities = answer.clean.logits.double().softmax(-1)[inputs.letter_ids].tolist()
-    said = answer.base.columns("base") | {"answer_text": sample.answer_text, "p_options": probabilities}
-    hashes = {"frames_sha256": clip.sha256, "sample_sha256": sample.sha256}
-    return {"baseline": [answer.key | asked | shown | said | hashes]}
+    probabilities = {"p_options": answer.clean.logits.double().softmax(-1)[inputs.letter_ids].tolist()}
+    return {"baseline": [answer.key | asked | shown | answer.base | probabilities]}
 
 
 def _emergence(answer: Answer, _: Request) -> Rows:
@@ -76,38 +72,36 @@ def _lens(answer: Answer, request: Request) -> Rows:
 
 def _pathway(answer: Answer, request: Request) -> Rows:
     """One row per pathway and control, all in one batch."""
-    base, ranges = answer.base, request.ranges_name
-    seed = [request.seed, _number(answer.sample.sample_id)]
-    depth = len(decoder_layers(answer.vlm))
-    layers = pathways.pathway_ranges(depth, answer.vlm.hf.config.model_type, given=request.ranges)
-    masks = pathways.all_pathways(answer.inputs.roles, depth, layers, seed=seed)
-    found, receipt = pathways.run_pathways(answer.vlm, answer.inputs, masks)
+    vlm, base, depth = answer.vlm, answer.base, len(decoder_layers(answer.vlm))
+    layers = pathways.pathway_ranges(depth, vlm.hf.config.model_type, given=request.ranges)
+    masks = pathways.all_pathways(answer.inputs.roles, depth, layers, seed=_seed(answer, request))
+    found, receipt = pathways.run_pathways(vlm, answer.inputs, masks)
     rows = []
     for name, logits in found.items():
         kept, total = pathways.edges_kept(masks[name])
-        own = {"pathway": name, "ranges": ranges, "edges_kept": kept, "edges_total": total}
-        own |= {"flops_kept": pathways.flops_kept(answer.vlm, masks[name]), "prediction_base": base.prediction}
-        rows.append(answer.key | own | base.columns("base") | answer.read(logits[None])[0].columns("pruned"))
-    return {"pathway": rows, "receipts": [answer.receipt_row(f"pathway {ranges}", receipt)]}
+        own = {"pathway": name, "ranges": request.ranges_name, "edges_kept": kept, "edges_total": total}
+        own |= {"flops_kept": pathways.flops_kept(vlm, masks[name]), "prediction_base": base["prediction"]}
+        rows.append(answer.key | own | base | answer.read(logits[None], "pruned")[0])
+    return {"pathway": rows, "receipts": [answer.receipt_row(f"pathway {request.ranges_name}", receipt)]}
 
 
 def _controls(answer: Answer, request: Request) -> Rows:
     """The answer without evidence in time: no video tokens at all, one frame of the clip, frames in another order."""
-    rng = np.random.default_rng([request.seed, _number(answer.sample.sample_id)])
-    frames, vlm, inputs = answer.clip.frames, answer.vlm, answer.inputs
-    order = rng.permutation(len(frames))
-    while len(frames) > 1 and (np.diff(order) > 0).all():
-        order = rng.permutation(len(frames))
+    vlm, inputs, rng = answer.vlm, answer.inputs, np.random.default_rng(_seed(answer, request))
+    count = len(answer.clip.frames)
+    order = rng.permutation(count)
+    while count > 1 and (np.diff(order) > 0).all():
+        order = rng.permutation(count)
     text = torch.from_numpy(inputs.roles.positions("text")).to(vlm.device)
     variants = {
         "text only": replace(inputs, embeds=inputs.embeds[:, text], n=len(text), decoder_kwargs={}),
-        "single frame": make_inputs(vlm, answer.sample, _reframed(answer.clip, [rng.integers(len(frames))])),
+        "single frame": make_inputs(vlm, answer.sample, _reframed(answer.clip, [rng.integers(count)])),
         "shuffled frames": make_inputs(vlm, answer.sample, _reframed(answer.clip, order)),
     }
     rows = []
     for name, variant in variants.items():
-        got = answer.read(masked_logits(vlm, variant, {})[0])[0]
-        rows.append(answer.key | {"control": name, "margin": got.margin} | got.columns("control"))
+        got = answer.read(masked_logits(vlm, variant, {})[0], "control")[0]
+        rows.append(answer.key | {"control": name, "margin": got["margin_control"]} | got)
     return {"controls": rows}
 
 
@@ -117,16 +111,12 @@ def _reframed(clip: Clip, order: Sequence[int]) -> Clip:
     return replace(clip, frames=clip.frames[order], indices=clip.indices[:count], seconds=clip.seconds[:count])
 
 
-def _number(sample_id: str) -> int:
-    """A number of a sample for seeding, the same in every process."""
-    return int.from_bytes(sha256(sample_id.encode()).digest()[:4], "big")
+def _seed(answer: Answer, request: Request) -> list[int]:
+    """Of a sample's random draws, the same in every process."""
+    return [request.seed, int.from_bytes(sha256(answer.sample.sample_id.encode()).digest()[:4], "big")]
 
 
 MEASURED = {  # in this order
-    "pairs": frame_pair_knockouts,
-    "emergence": _emergence,
-    "lens": _lens,
-    "response": response_knockouts,
-    "pathway": _pathway,
-    "controls": _controls,
-}
+    "pairs": frame_pair_knockouts, "emergence": _emergence, "lens": _lens, "response": response_knockouts,
+    "pathway": _pathway, "controls": _controls,
+}  # fmt: skip

@@ -16,23 +16,18 @@ CUTS = ("knockout", "widths", "heads")  # measures made for each edge set that i
 FOR_ALL = ("pathway", "controls", "response")  # not about one right answer: made on every sample
 ALL_MEASURES = (*MEASURES, "controls", "widths", "pairs", "heads", "response")
 CHOICES = {
-    "style": STYLES,
-    "keep": ("correct", "wrong", "all"),
-    "dtype": ("auto", "float32", "bfloat16"),
-    "device": ("auto", "cpu", "cuda"),
-    "mode": ("exact", "full"),
-}
+    "style": STYLES, "keep": ("correct", "wrong", "all"), "dtype": ("auto", "float32", "bfloat16"),
+    "device": ("auto", "cpu", "cuda"), "mode": ("exact", "full"),
+}  # fmt: skip
 Names = str | Sequence[str]  # one text with commas, or names; a tuple once they are checked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """All that can be asked for, with what is taken unless told. `check_request` makes one whose values are checked.
-
-    Of measures, controls are the answer without video, from one frame and from shuffled frames; widths cut centred
-    windows of `edges.window_sizes`, pairs `edges.frame_edge_sets` in all layers, heads edges into the last token in
-    single heads; response follows the model's own answer to an open-ended question at its first verbs.
-    """
+    """All that can be asked for, with what is taken unless told. `check_request` makes one whose values are checked. Of
+    measures, controls are the answer without video, from one frame and from shuffled frames; widths cut centred windows
+    of `edges.window_sizes`, pairs `edges.frame_edge_sets` in all layers, heads edges into the last token in single
+    heads; response follows the model's own answer to an open-ended question at its first verbs."""
 
     model: str  # embedded model, checkpoint folder or hub id
     benchmark: str = "embedded"  # or NAME:ROOT, with a name out of `formats.FORMATS`
@@ -84,17 +79,14 @@ class Request:
 
 def check_request(**given: Any) -> Request:
     """The request with these fields. StudyError for names and numbers that are not possible, listing those that are.
-
-    Texts with commas become tuples, without doubles. Whether model, benchmark and tasks exist is not looked at here.
-    """
+    Texts with commas become tuples, without doubles. Whether model, benchmark and tasks exist is not looked at here."""
     asked = Request(**given)
     for name, known in CHOICES.items():
         if (value := getattr(asked, name)) not in known:
             raise StudyError(f"unknown {name} {value!r}; known: {', '.join(known)}")
     measures = _names(asked.measure, MEASURES)
-    for name in measures:
-        if name not in ALL_MEASURES:
-            raise StudyError(f"unknown measure {name!r}; known: {', '.join(ALL_MEASURES)}")
+    if unknown := [name for name in measures if name not in ALL_MEASURES]:
+        raise StudyError(f"unknown measure {unknown[0]!r}; known: {', '.join(ALL_MEASURES)}")
     if "response" in measures and not is_open(asked.benchmark):
         raise StudyError(f"response follows open-ended answers; {benchmark_name(asked.benchmark)} asks for letters")
     return replace(

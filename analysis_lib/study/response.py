@@ -29,11 +29,9 @@ HELPING = frozenset("have has had having do does did".split())
 
 
 def response_knockouts(answer: Answer, request: Request) -> Rows:
-    """One row per verb, edge set and window. `anchor` counts verbs from 1, `word` is the verb's first token.
-
-    Raises SampleError for an answer with fewer than three verbs that two tokens were said before.
-    """
-    vlm, said = answer.vlm, generate(answer.vlm, answer.inputs)
+    """One row per verb, edge set and window. `anchor` counts verbs from 1, `word` is the verb's first token. Raises
+    SampleError for an answer with fewer than three verbs that two tokens were said before."""
+    vlm, said = answer.vlm, generate(answer.vlm, answer.inputs, LONGEST)
     verbs = [at for at in verb_tokens(vlm.tokenizer, said) if at > 1]
     if len(verbs) < ANCHORS:
         raise SampleError(f"the model's answer has {len(verbs)} verbs to follow; {ANCHORS} are needed")
@@ -47,10 +45,8 @@ def response_knockouts(answer: Answer, request: Request) -> Rows:
 
 
 def _cut_off(answer: Answer, said: Sequence[int], at: int, *, follows_verb: bool) -> Answer:
-    """The sample with its answer up to token `at`, which is to be predicted.
-
-    As published, the token just before the last one stays open to it (role `open_response`), unless it is a verb.
-    """
+    """The sample with its answer up to token `at`, which is to be predicted. As published, the token just before the
+    last one stays open to it (role `open_response`), unless it is a verb."""
     inputs = continued(answer.vlm, answer.inputs, said[:at])
     if not follows_verb and at > 2:
         inputs.roles = replace(inputs.roles, names=(*inputs.roles.names[:-2], "open_response", "last"))
@@ -62,10 +58,8 @@ def _cut_off(answer: Answer, said: Sequence[int], at: int, *, follows_verb: bool
 
 
 def continued(vlm: VideoLLM, inputs: Inputs, said: Sequence[int]) -> Inputs:
-    """The prompt with the tokens of an answer appended, as they were said: nothing is encoded again.
-
-    Raises StudyError for a model that takes an argument per position whose continuation is not known.
-    """
+    """The prompt with the tokens of an answer appended, as they were said: nothing is encoded again. Raises StudyError
+    for a model that takes an argument per position whose continuation is not known."""
     tokens = torch.tensor([list(said)], device=inputs.embeds.device)  # (1, k)
     embeds = vlm.hf.get_input_embeddings()(tokens).to(inputs.embeds.dtype)  # (1, k, d)
     texts = [vlm.tokenizer.decode([token]) for token in said]
@@ -75,19 +69,16 @@ def continued(vlm: VideoLLM, inputs: Inputs, said: Sequence[int]) -> Inputs:
         spans=(*inputs.roles.spans, *pairwise(accumulate(map(len, texts), initial=len(inputs.roles.text)))),
         text=inputs.roles.text + "".join(texts),
     )
-
-    def grown(given: dict[str, Any] | None) -> dict[str, Any] | None:
-        return given and {name: _grown(name, value, inputs.n, tokens) for name, value in given.items()}
-
+    decoder_kwargs, model_inputs = (
+        given and {name: _grown(name, value, inputs.n, tokens) for name, value in given.items()}
+        for given in (inputs.decoder_kwargs, inputs.model_inputs)
+    )
     return replace(
         inputs,
-        input_ids=[*inputs.input_ids, *said],
+        input_ids=[*inputs.input_ids, *said], n=inputs.n + len(said), roles=roles,
         embeds=torch.cat([inputs.embeds, embeds], 1),  # (1, n + k, d)
-        roles=roles,
-        n=inputs.n + len(said),
-        decoder_kwargs=grown(inputs.decoder_kwargs) or {},
-        model_inputs=grown(inputs.model_inputs),
-    )
+        decoder_kwargs=decoder_kwargs, model_inputs=model_inputs,
+    )  # fmt: skip
 
 
 def _grown(name: str, value: Any, n: int, tokens: torch.Tensor) -> Any:
@@ -106,41 +97,34 @@ def _grown(name: str, value: Any, n: int, tokens: torch.Tensor) -> Any:
 
 
 @torch.no_grad()
-def generate(vlm: VideoLLM, inputs: Inputs, longest: int = LONGEST) -> list[int]:
-    """The tokens of the model's greedy answer, without the one that ends it."""
+def generate(vlm: VideoLLM, inputs: Inputs, longest: int) -> list[int]:
+    """The tokens of the model's greedy answer, no more than `longest`, without the one that ends it."""
     from transformers import DynamicCache  # slow to import, and only open-ended answers need it
 
     ends = getattr(vlm.hf.generation_config, "eos_token_id", None)
     ends = vlm.tokenizer.eos_token_id if ends is None else ends
     ends = ends if isinstance(ends, list) else [ends]
-    cache, said = DynamicCache(), []
+    cache, said, given = DynamicCache(), [], inputs
     positions = inputs.decoder_kwargs.get("position_ids")  # (..., 1, n), of models that do not simply count
-    hidden = decode(vlm, inputs, past_key_values=cache, use_cache=True)  # (1, n, d)
     while len(said) < longest:
+        hidden = decode(vlm, given, past_key_values=cache, use_cache=True)  # (1, n, d), then (1, 1, d)
         token = int(unembed(vlm, hidden[:, -1], norm=False).argmax())
         if token in ends:
             break
         said.append(token)
         embeds = vlm.hf.get_input_embeddings()(torch.tensor([[token]], device=vlm.device))  # (1, 1, d)
-        where: dict[str, Any] = {} if positions is None else {"position_ids": positions[..., -1:] + len(said)}
-        step = vlm.hf.get_decoder()(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **where)
-        hidden = step.last_hidden_state
+        where = {} if positions is None else {"position_ids": positions[..., -1:] + len(said)}
+        given = replace(inputs, embeds=embeds, decoder_kwargs=where)
     return said
 
 
 def verb_tokens(tokenizer: Any, said: Sequence[int]) -> list[int]:
-    """Indices of the tokens with which verbs begin, in order; forms of be, have and do that help another verb, and
-    all forms of be, do not count.
-    """
-    ends = [len(tokenizer.decode(said[: i + 1])) for i in range(len(said))]
-    found = [next(i for i, end in enumerate(ends) if end > start) for start in _verbs(tokenizer.decode(said))]
-    return list(dict.fromkeys(found))
-
-
-def _verbs(text: str) -> list[int]:
-    """Where the verbs of an English text begin, by TextBlob's tagger."""
+    """Indices of the tokens with which verbs of an English answer begin, in order, by TextBlob's tagger; forms of have
+    and do that help another verb, and all forms of be, do not count."""
     from textblob.en import tag  # likewise
 
+    text = tokenizer.decode(said)
+    ends = [len(tokenizer.decode(said[: i + 1])) for i in range(len(said))]
     with warnings.catch_warnings():  # it leaves its lexicon's file open
         warnings.simplefilter("ignore", ResourceWarning)
         tagged = tag(text)
@@ -153,5 +137,5 @@ def _verbs(text: str) -> list[int]:
         before_verb = any(later.startswith("VB") for _, later in tagged[i + 1 : i + 3])
         helps = word.lower() in BE or (word.lower() in HELPING and before_verb)
         if kind.startswith("VB") and not helps:
-            found.append(start)
-    return found
+            found.append(next(token for token, end in enumerate(ends) if end > start))
+    return list(dict.fromkeys(found))

@@ -22,35 +22,34 @@ from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
 from analysis_lib.inputs.records import Sample, Skip
 from analysis_lib.instrument.checks import load_model
+from analysis_lib.instrument.pathways import pathway_ranges
+from analysis_lib.models import checkpoints
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
-from analysis_lib.study.provenance import look_at_model, results_dir
+from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS
-from analysis_lib.study.todo import Todo, lacking, missing
 
 
 class Results(SimpleNamespace):
-    """The stored rows of the samples, edge sets and measures that were asked for: a frame each for `baseline`,
-    `skipped` and every measure (`request.ALL_MEASURES`); the `request`, the `manifest`, and `dir`, the results folder.
-    """
+    """The stored rows of the samples, edge sets and measures asked for: a frame each for `baseline`, `skipped` and
+    every measure (`request.ALL_MEASURES`); the `request`, the `manifest`, and `dir`, the results folder."""
 
 
 def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
-    """Measure what the results folder lacks and return what was asked for.
-
-    `asked` has fields of `request.Request`, which says what they mean: model, benchmark, tasks, samples, edges, window,
-    style, keep, measure, dtype, device, seed, mode, ranges; all but the model have a default. `out` is the results
-    folder (None: `results_dir`). If `compute` is False, no model is loaded. Raises StudyError for a request that cannot
-    be met, for settings that differ from those of the stored rows, and, naming the command that measures, where rows
-    are missing and may not be computed.
-    """
+    """Measure what the results folder lacks and return what was asked for. `asked` has fields of `request.Request`,
+    which says what they mean: model, benchmark, tasks, samples, edges, window, style, keep, measure, dtype, device,
+    seed, mode, ranges; all but the model have a default. `out` is the results folder (None: `results_dir`). If
+    `compute` is False, no model is loaded. Raises StudyError for a request that cannot be met, for settings other than
+    those of the stored rows, and, naming the command that measures, for missing rows that may not be computed."""
     request = check_request(**asked)
     if not compute:
         return _redraw(request, out)
     check_benchmark(request.benchmark, request.tasks)
-    k, weights = look_at_model(request.model, request.window, request.style, request.ranges)
+    k, weights = look_at_model(request.model, request.window, request.style)
+    if request.ranges:
+        pathway_ranges(checkpoints.depth_of(checkpoints.find(request.model)), given=request.ranges)
     request = replace(request, window=k)
     with Store(out or results_dir(request.model, request.benchmark, k, request.style)) as store:
         store.check(request.fixed() | weights)
@@ -70,12 +69,9 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
 
 
 def example(task: str, *, sample_id: str | None = None, **request: Any) -> examples.Example:
-    """One sample for pictures: its frames, the words of its video tokens, and attention maps (see `examples.Example`).
-
-    Takes the arguments of `sweep` (without tasks and measure), and runs it with the lens on this task. Without
-    `sample_id` it is the first sample of the seed's draw that `keep` keeps. Its file is in DIR/examples, so a redraw
-    needs no model. Raises StudyError if no sample of the task is kept.
-    """
+    """One sample for pictures (see `examples.Example`). Takes the arguments of `sweep` (without tasks and measure), and
+    runs it with the lens on this task. Without `sample_id` it is the first sample of the seed's draw that `keep` keeps.
+    Its file is in DIR/examples, so a redraw needs no model. Raises StudyError if no sample of the task is kept."""
     found = sweep(**request, tasks=[task], measure=["lens"])
     name = sample_id or "".join(_first_kept(found.baseline, found.request))
     if not name:
@@ -141,12 +137,9 @@ def _redraw(request: Request, out: str | Path | None) -> Results:
     store = Store(out or results_dir(request.model, request.benchmark, k, request.style), write=False)
     store.check(request.fixed())
     every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
-    ids: set[str] = set()
-    for task, rows in every.groupby("task"):
-        if not request.tasks or task in request.tasks:
-            drawn = sorted(rows["sample_id"], key=request.rank)
-            ids |= set(drawn[: request.samples or None])
-    absent = [task for task in request.tasks if task not in set(every["task"])]
+    by_task = {task: sorted(names, key=request.rank) for task, names in every.groupby("task")["sample_id"]}
+    ids = {name for task in request.tasks or by_task for name in by_task.get(task, [])[: request.samples or None]}
+    absent = [task for task in request.tasks if task not in by_task]
     if not ids or absent or ids & set(lacking(store, request)):
         what = f"rows of {', '.join(absent)}" if absent else "rows that are asked for"
         raise StudyError(f"{store.folder} lacks {what}; measure them: {request.command(out)}")

@@ -31,16 +31,11 @@ LARGEST = 336  # pixels; frames are stored no larger
 
 
 def instrument_checks(folder: Path, *, compute: bool = True, **question: str) -> pd.DataFrame:
-    """One row per check (`self_test`), from FOLDER/self_test.csv.
-
-    `question` names model, benchmark, seed and device. It is measured if it is not stored and `compute` allows it.
-    Raises StudyError otherwise, or if a check fails.
-    """
-    file = Path(folder) / "self_test.csv"
+    """One row per check (`self_test`), from FOLDER/self_test.csv. `question` names model, benchmark, seed and device. A
+    check is made if it is not stored and `compute` allows it. Raises StudyError otherwise, or if it fails."""
+    file, model = Path(folder) / "self_test.csv", question["model"]
     found = _stored(file, lambda answer: self_test(answer.vlm, answer.inputs), compute, **question)
-    failed = "; ".join(found.loc[~found["passed"], "check"])
-    if failed:
-        model = question["model"]
+    if failed := "; ".join(found.loc[~found["passed"], "check"]):
         raise StudyError(f"the instrument fails on {model}: {failed}; no result of this model can be trusted")
     return found
 
@@ -50,21 +45,17 @@ def open_routes(
 ) -> pd.DataFrame:
     """Every route from video to the last position (`pathways.leak_report`) in the pathway of these `ranges` and in its
     strict variant, from FOLDER/routes.csv; measured as above, and anew for other ranges. Columns `route`, `pathway`,
-    `named`, `open` and `arrives`.
-    """
-    name = check_request(model=question["model"], ranges=ranges).ranges_name
+    `named`, `open` and `arrives`."""
+    file, name = Path(folder) / "routes.csv", check_request(model=question["model"], ranges=ranges).ranges_name
 
     def measure(answer: Answer) -> pd.DataFrame:
         roles, depth = answer.inputs.roles, len(decoder_layers(answer.vlm))
         layers = pathways.pathway_ranges(depth, given=ranges)
         loose, strict = (pathways.effective_pathway(roles, depth, layers, strict=strict) for strict in (False, True))
-        reports = {
-            "effective": pathways.leak_report(roles, loose),
-            "strict": pathways.leak_report(roles, strict, named=pathways.STOPS),
-        }
-        return pd.concat([report.assign(pathway=pathway, ranges=name) for pathway, report in reports.items()])
+        ways = pathways.leak_report(roles, loose).assign(pathway="effective")
+        strict_ways = pathways.leak_report(roles, strict, named=pathways.STOPS).assign(pathway="strict")
+        return pd.concat([ways, strict_ways]).assign(ranges=name)
 
-    file = Path(folder) / "routes.csv"
     if compute and file.exists() and not (pd.read_csv(file)["ranges"] == name).all():
         file.unlink()
     return _stored(file, measure, compute, **question).drop(columns="ranges")
@@ -87,29 +78,27 @@ def _stored(
 
 
 def write_example(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[str, Sequence[str]]) -> None:
-    """Measure one sample for pictures and store it as an `examples.Example`.
-
-    Raises SampleError for a bad sample, StudyError if it cannot be written.
-    """
+    """Measure one sample for pictures and store it as an `examples.Example`. Raises SampleError for a bad sample,
+    StudyError if it cannot be written."""
     answer = ask(vlm, sample)
-    inputs, roles, grid = answer.inputs, answer.inputs.roles, answer.inputs.grid
-    if grid is None:
+    inputs, roles, frames = answer.inputs, answer.inputs.roles, answer.clip.frames
+    if inputs.grid is None:
         raise StudyError(f"{vlm.name} shows frames with different numbers of tokens; their maps cannot be drawn")
     crops = vlm.processor is None or bool(getattr(vlm.processor.video_processor, "do_center_crop", False))
     queries = roles.positions("question_block")
     top = lens.logit_lens(vlm, inputs, answer.clean, {})[1]  # (L, N_v)
-    spelled = {int(i): vlm.tokenizer.decode([int(i)]).strip() for i in np.unique(top)}
+    spelled = {token: vlm.tokenizer.decode([token]).strip() for token in np.unique(top).tolist()}
     cut = blocked_edges("cross-frame", roles)
     maps = [lens.attention_maps(vlm, inputs, queries, without=without) for without in (None, cut)]  # (L, Q, N_v) each
     about = {"task": sample.task, "sample_id": sample.sample_id, "question": sample.question}
-    about |= {"options": sample.options, "answer": sample.letter, "prediction": answer.base.prediction}
+    about |= {"options": sample.options, "answer": sample.letter, "prediction": answer.base["prediction"]}
     about |= {"kinds": {word: kind for kind, words in keywords.items() for word in words}}
-    about |= {"tokens": [roles.quote(int(i), int(i) + 1) for i in queries]}
+    about |= {"tokens": [roles.quote(i, i + 1) for i in queries.tolist()]}
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         about=np.array(json.dumps(about, ensure_ascii=False)),
-        frames=seen_by_model(answer.clip.frames[:: len(answer.clip.frames) // grid[0]], crop=crops),
+        frames=seen_by_model(frames[:: len(frames) // inputs.grid[0]], crop=crops),
         words=on_grid(inputs, np.vectorize(spelled.__getitem__, otypes=[str])(top)),
         attention=on_grid(inputs, maps[0]).astype(np.float16),
         attention_cut=on_grid(inputs, maps[1]).astype(np.float16),
@@ -117,7 +106,7 @@ def write_example(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[s
     write_atomic(file, buffer.getvalue())
 
 
-def seen_by_model(frames: np.ndarray, *, crop: bool = True) -> np.ndarray:
+def seen_by_model(frames: np.ndarray, *, crop: bool) -> np.ndarray:
     """What the vision tower sees of frames (T, H, W, 3), no side over 336 pixels: the central square, or all of it."""
     height, width = frames.shape[1:3]
     if crop:

@@ -9,10 +9,10 @@ the rows depend on, and no times; a run whose settings differ from it is refused
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
@@ -28,15 +28,12 @@ except ImportError:  # not a POSIX system: no lock there
 NEEDED_SPACE = 32 * 2**20  # bytes; less than this free counts as a full disk
 
 
-class Store:
-    """The tables of one results folder.
-
-    Opening it for writing proves that it can be written, locks it, and merges the parts that a killed run left.
-    """
+class Store(AbstractContextManager):
+    """The tables of one results folder. Opening it for writing proves that it can be written, locks it, and merges the
+    parts that a killed run left."""
 
     def __init__(self, folder: str | Path, *, write: bool = True) -> None:
-        self.folder = Path(folder)
-        self.write = write
+        self.folder, self.write = Path(folder), write
         self._changed: set[str] = set()  # tables with rows that are not in their file yet
         with ExitStack() as lock:  # given up on an error: a notebook's process lives on, and must be able to try again
             if write:
@@ -48,9 +45,6 @@ class Store:
                 raise StudyError(f"{self.folder} holds tables without manifest.json; use another --out")
             self._merge_parts()
             self.close = lock.pop_all().close  # gives up the lock
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -82,7 +76,7 @@ class Store:
         """Refuse (StudyError) any setting that differs from the one the stored rows were measured with."""
         stored = self.manifest.get("settings", {}) if len(self.tables["baseline"]) else {}
         for name, value in settings.items():
-            if name in stored and stored[name] != value:
+            if stored.get(name, value) != value:
                 raise StudyError(
                     f"{self.folder} holds results with {name} = {stored[name]}, this run asks for {name} = {value}; "
                     "name another folder with --out, or use the stored setting"
@@ -104,10 +98,9 @@ class Store:
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         write_atomic(self.folder / "manifest.json", text.encode())
 
-    def stored(self, table: str, *columns: str) -> set:
-        """The distinct values of some columns of a table, as tuples (bare values for one column)."""
-        frame = self.tables[table]
-        return set(frame[columns[0]]) if len(columns) == 1 else set(zip(*(frame[c] for c in columns), strict=True))
+    def pairs(self, table: str, column: str) -> Iterator[tuple[str, Any]]:
+        """What a column holds of each row's sample, as (sample_id, value)."""
+        return zip(self.tables[table]["sample_id"], self.tables[table][column], strict=True)
 
     def add(self, sample_id: str, rows: Mapping[str, list[dict]]) -> None:
         """Store everything that one sample yielded in this run, all or nothing."""
@@ -115,16 +108,13 @@ class Store:
         write_atomic(self.folder / "parts" / f"{name}.json", json.dumps(dict(rows)).encode())
 
     def finish(self, summarise: Callable, *, tables: Iterable[str] = (), skipped: Iterable[dict] = ()) -> None:
-        """Merge the parts and `skipped` rows, write what changed, and add `summarise(tables)` to the manifest.
-
-        `tables` names those that are written even if they have no rows.
-        """
+        """Merge the parts and `skipped` rows, write what changed, and add `summarise(tables)` to the manifest. `tables`
+        names those that are written even if they have no rows."""
         self._merge_parts()
         self._insert("skipped", list(skipped))
         self._write_tables({"baseline", "skipped", *tables})
-        merged = self.manifest | summarise(self.tables)
-        if merged != self.manifest:
-            self.manifest = merged
+        before, self.manifest = self.manifest, self.manifest | summarise(self.tables)
+        if self.manifest != before:
             self._write_manifest()
 
     def _merge_parts(self) -> None:
@@ -159,9 +149,7 @@ class Store:
         for table, frame in self.tables.items():
             file = self.folder / f"{table}.parquet"
             if table in self._changed or (table in wanted and not file.exists()):
-                content = to_bytes(table, frame)
-                if not file.exists() or file.read_bytes() != content:
-                    write_atomic(file, content)
+                write_atomic(file, to_bytes(table, frame))
                 self._changed.discard(table)
 
 

@@ -13,7 +13,7 @@ from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import default_window
 from analysis_lib.models.checkpoints import depth_of, find
 from analysis_lib.models.families import INSTEAD
-from analysis_lib.study.provenance import look_at_model
+from analysis_lib.study.folders import look_at_model
 
 
 @pytest.fixture

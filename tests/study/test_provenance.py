@@ -7,9 +7,7 @@ import pytest
 from conftest import GOLDEN
 from sweeps import files, sweep
 
-from analysis_lib import paths
 from analysis_lib.errors import StudyError
-from analysis_lib.study.provenance import results_dir
 
 
 def test_manifest_says_what_the_rows_depend_on(full):
@@ -47,9 +45,3 @@ def test_other_weights_are_refused_before_they_are_loaded(root, copy, tmp_path, 
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(StudyError, match="weights_sha256"):
         sweep(root, copy, model=str(other))
-
-
-def test_default_folder_names_model_benchmark_window_and_style():
-    found = results_dir(str(GOLDEN), "tvbench:/x", style="inverse")
-    assert found == paths.RESULTS / "pllava_tiny" / "tvbench-k3-inverse"
-    assert results_dir("gone", window=9, root="/o").as_posix() == "/o/results/gone/embedded-k9-center"

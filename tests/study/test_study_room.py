@@ -6,11 +6,11 @@ from conftest import GOLDEN
 from analysis_lib.embedded.door import load_benchmark
 from analysis_lib.errors import StudyError
 from analysis_lib.study import examples, provenance, sweep
+from analysis_lib.study.folders import missing
 from analysis_lib.study.measure import measure_sample
 from analysis_lib.study.request import check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import keys, read_manifest, read_table
-from analysis_lib.study.todo import missing
 
 
 def test_from_a_request_to_stored_tables(root, tiny_vlm, tmp_path):

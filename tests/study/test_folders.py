@@ -1,14 +1,30 @@
-"""A sweep that grows computes what is missing, and refuses to mix what does not belong together."""
+"""A request finds its folder; a sweep that grows computes what is missing, and refuses to mix what does not belong."""
 
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 from clips import write_clip
+from conftest import GOLDEN
 from sweeps import EDGES, files, sweep
 
+from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.study import runs
+from analysis_lib.study.folders import results_dir
+
+
+def test_default_folder_names_model_benchmark_window_and_style():
+    found = results_dir(str(GOLDEN), "tvbench:/x", style="inverse")
+    assert found == paths.RESULTS / "pllava_tiny" / "tvbench-k3-inverse"
+    assert results_dir("gone", window=9, root="/o").as_posix() == "/o/results/gone/embedded-k9-center"
+
+
+def test_finding_a_folder_and_reading_it_does_not_wait_for_torch():
+    script = "import sys; from analysis_lib.study import folders, tables; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def test_more_samples_edges_and_measures_compute_only_what_is_missing(root, full, tmp_path, measured):
