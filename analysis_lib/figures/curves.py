@@ -1,5 +1,5 @@
-"""Figures of curves, one panel a task and one for their mean: what a knockout around each layer costs, or how far apart
-two frames are that lose sight of each other, and after which layer the answer can be read.
+"""Figures of curves, one panel a task and one for their mean: what a knockout around each layer, or of distant frames,
+costs, and after which layer the answer can be read.
 """
 
 import textwrap

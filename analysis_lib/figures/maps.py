@@ -1,7 +1,5 @@
-"""Figures of finer cuts: maps of frame x frame and of layer x head.
-
-The cells of a map are tested together, so that the largest of many is not taken for a finding by chance. Drops have
-the colour of their pathway, rises are grey. Titles come from the numbers.
+"""Figures of finer cuts: maps of frame x frame and of layer x head. The cells of a map are tested together, so that the
+largest of many is not taken for a finding by chance. Drops have the colour of their pathway, rises are grey.
 """
 
 import textwrap
@@ -16,15 +14,14 @@ from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, panel_title
 from analysis_lib.findings import claims, stats
 
 MAP_NOTE = "Bold numbers (or dots): cells that differ from zero, p < 0.05 over all cells of the map."  # for captions
-MOST_NUMBERS = 64  # cells of a map that still have room for a number
 
 
 def frame_pairs(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
     """Frame x frame maps, one panel a task and one for their mean: rows read, columns are read, in all layers; the last
     row and column cut all frames together (frame 0 in the table)."""
-    cells = pairs[(pairs["query_frame"] > 0) | (pairs["key_frame"] > 0) | (pairs["distance"] == 0)]
-    table = stats.change_table(cells.assign(edge_set="cross-frame"), baseline, ["query_frame", "key_frame"])
-    single = table[(table["query_frame"] > 0) & (table["key_frame"] > 0)]
+    cells = pairs.query("query_frame > 0 or key_frame > 0 or distance == 0").assign(edge_set="cross-frame")
+    table = stats.change_table(cells, baseline, ["query_frame", "key_frame"])
+    single = table.query("query_frame > 0 and key_frame > 0")
     limit, n_panels = max(claims.SMALLEST, table["mean"].abs().max()), table["task"].nunique()
     fig, axes = task_axes(n_panels, (2.45, 2.3), (0.9, 0.6))
     for i, (ax, (_, part)) in enumerate(zip(axes.flat, table.groupby("task", sort=False), strict=False)):
@@ -33,23 +30,20 @@ def frame_pairs(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
         ax.axvline(part["key_frame"].nunique() - 1, color=GREY, lw=0.6)
         ax.set_xlabel("key frame (is read)" if i + axes.shape[1] >= n_panels else "")
         ax.set_ylabel("query frame (reads)" if ax in axes[:, 0] else "")
-    _scale(fig, axes, limit, "cross-frame", STYLE["cross-frame"][2] + ": " + CHANGE)
+    _scale(fig, axes, limit, "cross-frame", f"{STYLE['cross-frame'][2]}: {CHANGE}")
     headline(fig, strongest(single, "pair of frames", "frame {query_frame} reading frame {key_frame}"))
     return fig, table
 
 
 def heads_video_last(heads: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
     """The last token cannot read the video in a single head of a single layer."""
-    return _heads(heads, baseline, ["video->last"])
+    return heads_to_last(heads, baseline, ("video->last",))
 
 
-def heads_to_last(heads: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
-    """The last token cannot read the true option, or the question block, in a single head of a single layer."""
-    return _heads(heads, baseline, ["question->last", "true_option->last"])
-
-
-def _heads(heads: pd.DataFrame, baseline: pd.DataFrame, edge_sets: list[str]) -> Drawn:
-    """Layer x head maps: a line of panels per edge set, one panel a task and one for their mean."""
+def heads_to_last(heads: pd.DataFrame, baseline: pd.DataFrame,
+                  edge_sets: tuple[str, ...] = ("question->last", "true_option->last")) -> Drawn:  # fmt: skip
+    """The last token cannot read the true option, or the question block, in a single head of a single layer: a line of
+    layer x head maps per edge set, one panel a task and one for their mean."""
     table = stats.change_table(heads[heads["edge_set"].isin(edge_sets)], baseline, ["layer", "head"])
     lines, columns = table["edge_set"].nunique(), table["task"].nunique()
     wide, tall = max(1.2, 0.2 * table["head"].max() + 0.4), max(1.6, 0.17 * table["layer"].max())
@@ -76,17 +70,16 @@ def _map(ax: plt.Axes, part: pd.DataFrame, y: str, x: str, limit: float) -> None
     """One map; cells carry their number where there is room, else a dot if they differ from zero. The colour scale ends
     at `limit`: the largest change, at least what counts as a drop."""
     grid = part.pivot(index=y, columns=x, values="mean")
-    rows, columns = (sorted(names, key=lambda n: (n == 0, n)) for names in (grid.index, grid.columns))  # 0, all, last
+    rows, columns = (sorted(names, key=lambda n: (n == 0, n)) for names in grid.axes)  # 0, all, last
     grid = grid.loc[rows, columns]
     # Ticks are ours: to choose them, heatmap would draw the whole figure once for every map.
     sns.heatmap(grid, cmap=_colours(part["edge_set"].iloc[0]), vmin=-limit, vmax=limit, ax=ax, linewidths=0.4,
                 linecolor="#F4F4F4", xticklabels=False, yticklabels=False, cbar=False)  # fmt: skip
-    numbers = len(part) <= MOST_NUMBERS
+    numbers = len(part) <= 64  # more cells have no room for a number
     places = zip(grid.index.get_indexer(part[y]), grid.columns.get_indexer(part[x]), strict=True)
     for (row, column), mean, p in zip(places, part["mean"], part["p"], strict=True):
         text = f"{mean:.0f}".replace("-0", "0").replace("-", "−") if numbers else "•" * (p < 0.05)
-        colour = "white" if abs(mean) > 0.6 * limit else "#333333"
-        weight = "bold" if p < 0.05 else "normal"
+        colour, weight = "white" if abs(mean) > 0.6 * limit else "#333333", "bold" if p < 0.05 else "normal"
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6, color=colour, fontweight=weight)
     for ticks, names in ((ax.set_yticks, grid.index), (ax.set_xticks, grid.columns)):
         step = 1 if len(names) <= 12 else 4

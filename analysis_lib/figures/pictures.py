@@ -1,6 +1,4 @@
-"""Pictures of single questions (words and attention on frames) and of the whole flow. They show stored examples
-(`study.example`) or what other figures measured, and test nothing.
-"""
+"""Pictures of single questions and of the whole flow: stored examples, and what other figures measured and tested."""
 
 import re
 import textwrap
@@ -93,9 +91,8 @@ def flow(folder: Path, claims: dict[str, Claim], name: str) -> Drawn:
     told = STEPS.keys() <= claims.keys() or not baseline["correct"].any()  # without right answers, the tables say so
     if not files or knockout.empty or emergence.empty or not told:
         raise StudyError(f"{folder} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first")
-    routes = [series for series, _ in STEPS.values()]
-    cut = knockout_table(knockout[knockout["edge_set"].isin(routes)], baseline).rename(columns={"edge_set": "series"})
-    cut = cut.assign(mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
+    cut = knockout_table(knockout[knockout["edge_set"].isin([series for series, _ in STEPS.values()])], baseline)
+    cut = cut.assign(series=cut["edge_set"], mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
     answer = answer_table(emergence, baseline)
     table = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
     table = table[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]

@@ -1,7 +1,5 @@
-"""The style of all figures, and how a figure is saved: every pathway has one colour everywhere.
-
-Line styles repeat what colours say, for print. Titles come from claims or from the numbers, so a title cannot say what
-the numbers do not.
+"""The style of all figures, and how a figure is saved. Every pathway has one colour everywhere, and line styles repeat
+what colours say, for print. Titles come from claims or from the numbers: none says what the numbers do not.
 """
 
 import textwrap

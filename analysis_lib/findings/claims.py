@@ -1,9 +1,9 @@
 """What a claim is: an effect, an interval over videos, and the verdict that follows from them alone.
 
-A finding of the paper (see `paper.py`) becomes a number that can come out the other way, oriented so that larger
-supports the finding, and is compared with a threshold that was fixed from the paper before any result of this study was
-seen. The 95 % interval above it is "reproduced", below is "not reproduced", anything else "undecided". Layers are
-1-based and enter as share of the depth: the window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same.
+A finding of the paper (see `paper.py`) becomes a number, larger if it supports the finding, and is compared with a
+threshold that was fixed from the paper before any result of this study was seen. The 95 % interval above it is
+"reproduced", below is "not reproduced", anything else "undecided". Layers (1-based) enter as share of the depth: the
+window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same.
 """
 
 from collections.abc import Callable, Iterable
@@ -69,9 +69,8 @@ class Claim:
 
 def decide(name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, because: str, doubt: str = "",
            *, threshold: float, unit: str, span: float = 0) -> Claim:  # fmt: skip
-    """The verdict on replicates (row 0 the estimate) of an effect measured on `rows`; `doubt` says why it is undecided
-    whatever they are. `span` is the length of the scale of effects that may show no spread (`stats.interval`). An
-    effect that does not exist (NaN) is not reproduced."""
+    """The verdict on replicates of an effect measured on `rows`; `doubt` makes it undecided. `span` is the length of
+    the scale of effects without spread (`stats.interval`). An effect that does not exist (NaN) is not reproduced."""
     n, n_videos = len(rows[["task", "sample_id"]].drop_duplicates()), rows["video"].nunique()
     if np.isnan(reps.iloc[0]):
         found, verdict, why, p = (np.nan, np.nan, np.nan), "not reproduced", "", 1.0
@@ -98,8 +97,7 @@ def _verdict(effect: float, low: float, high: float, threshold: float, n_videos:
 
 
 def finding(name: str, statement: str, threshold: float, unit: str = "points", span: float = 0) -> Callable:
-    """Make a function of tables that measures an effect (replicates, rows, a sentence with its parts, and perhaps one
-    more with a doubt) return a Claim."""
+    """Make a function of tables that returns what `decide` takes (reps, rows, because, maybe doubt) return a Claim."""
 
     def judged(measure: Callable) -> Callable[..., Claim]:
         heading = {"threshold": threshold, "unit": unit, "span": span}

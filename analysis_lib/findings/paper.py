@@ -14,8 +14,7 @@ from analysis_lib.findings import claims, stats
 from analysis_lib.findings.claims import LOSS, ORDER, SMALLEST, band, centre, crossing, drops, finding
 
 OF_DEPTH = "of the depth"
-# Replicates of the effect, the rows they come from, its parts in words, and what makes it undecided, if anything does.
-Effect = tuple[pd.Series, pd.DataFrame, *tuple[str, ...]]
+Effect = tuple[pd.Series, pd.DataFrame, *tuple[str, ...]]  # replicates, rows, the parts in words (`claims.decide`)
 
 
 def _share(reps: pd.Series) -> str:
