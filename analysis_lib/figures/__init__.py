@@ -21,10 +21,3 @@ from analysis_lib.figures.curves import (
 from analysis_lib.figures.maps import MAP_NOTE, frame_pairs, heads_to_last, heads_video_last
 from analysis_lib.figures.pictures import STEPS, attention, flow, query_word, words_on_frames
 from analysis_lib.figures.style import save
-
-__all__ = [  # in the order of the notebooks
-    "accuracy", "cross_frame", "halves", "window_sizes", "frame_pairs", "frame_distance", "video_question_last",
-    "heads_video_last", "to_true_option", "keywords", "words_on_frames", "attention", "options_to_last",
-    "heads_to_last", "answer_by_layer", "open_layers", "pathways", "verdicts", "flow", "bench", "knockout_curves",
-    "query_word", "save", "CURVE_NOTE", "MAP_NOTE", "STEPS",
-]  # fmt: skip

@@ -1,31 +1,25 @@
-"""Figures of curves, one panel a task and one for their mean: what a knockout around each layer costs, or how far apart
-two frames are that lose sight of each other, and after which layer the answer can be read.
+"""Figures of curves, one panel a task and one for their mean: what a knockout around each layer, or of distant frames,
+costs, and after which layer the answer can be read.
 """
 
 import textwrap
-from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.pyplot import Axes, Figure
 
-from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, layer_axis, panel_title, strongest
+from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, layer_axis, panel_title, strongest, task_axes
 from analysis_lib.findings import stats
 
 CHANGE = "change of the answer's probability (%)"
-CURVE_NOTE = (  # how a panel of knockout curves is read, for captions
-    "Bands: 95 % intervals over videos. Strokes at the top: the curve differs from zero there (p < 0.05 for the whole "
-    "curve). Hollow points: windows cut short by the first or last layer."
-)
-Share = tuple[float, float]  # a band of the depth
-FIRST_HALF, MIDDLE_HALF = (0, 0.5), (0.25, 0.75)
+# How a panel of knockout curves is read, for captions.
+CURVE_NOTE = ("Bands: 95 % intervals over videos. Strokes at the top: the curve differs from zero there (p < 0.05 for "
+              "the whole curve). Hollow points: windows cut short by the first or last layer.")  # fmt: skip
+FIRST_HALF, MIDDLE_HALF = (0, 0.5), (0.25, 0.75)  # of the depth
 
 
-def knockout_curves(
-    knockout: pd.DataFrame, baseline: pd.DataFrame, title: str, edge_sets: Sequence[str] = (),
-    shade: Share | None = None,
-) -> Drawn:  # fmt: skip
+def knockout_curves(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str, edge_sets: tuple[str, ...] = (),
+                    shade: tuple[float, ...] = ()) -> Drawn:  # fmt: skip
     """What a cut around each layer does to the answer's probability, a curve per edge set (all if none is named)."""
     table = knockout_table(knockout[knockout["edge_set"].isin(edge_sets)] if edge_sets else knockout, baseline)
     return _panels(table, title, CHANGE, shade=shade), table
@@ -66,9 +60,7 @@ def window_sizes(widths: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
 
 
 def frame_distance(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
-    """Frames that lie equally far apart cannot read each other in any layer: "all pairs" together, and "one pair", the
-    mean of those pairs cut one by one.
-    """
+    """Frames equally far apart cannot read each other: "all pairs" together, and "one pair", their mean one by one."""
     alone = pairs[(pairs["query_frame"] > 0) & (pairs["key_frame"] > 0)]
     means = alone.groupby(["task", "sample_id", "distance"], as_index=False)["relative_change"].mean()
     together = pairs.loc[pairs["edge_set"].str.startswith("cross-frame@"), means.columns]
@@ -81,8 +73,7 @@ def frame_distance(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
 
 def halves(up: pd.DataFrame, down: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
     """Accuracy on all questions against the layer up to which (`up`, bottom_up windows) or from which (`down`,
-    top_down) edges are cut; grey lines: the untouched model (dotted), and chance.
-    """
+    top_down) edges are cut; grey lines: the untouched model (dotted), and chance."""
     parts = {"from layer 1": up, "to last layer": down}
     rows = pd.concat([part.assign(series=name, right=part["correct"]) for name, part in parts.items()])
     table = stats.task_intervals(stats.attach(rows, baseline, keep="all"), "right", ["series", "layer"], scale=100)
@@ -118,53 +109,42 @@ def answer_table(emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFram
     return stats.task_intervals(stats.attach(means, baseline), "probability", ["series", "layer"])
 
 
-def _panels(
-    table: pd.DataFrame, title: str, ylabel: str, xlabel: str = "layer at the centre of the cut window",
-    shade: Share | None = None,
-) -> Figure:  # fmt: skip
+def _panels(table: pd.DataFrame, title: str, ylabel: str, xlabel: str = "layer at the centre of the cut window",
+            shade: tuple[float, ...] = ()) -> plt.Figure:  # fmt: skip
     """One panel per task and one for their mean: a line and a 95 % band per series, the same y axis everywhere. `shade`
-    marks the layers that a claim speaks of; CURVE_NOTE says what points and strokes mean.
-    """
+    marks the layers that a claim speaks of; CURVE_NOTE says what points and strokes mean."""
     series = "series" if "series" in table else "edge_set"
     names = [name for name in STYLE if name in set(table[series])]
-    panels = list(dict.fromkeys(table["task"]))
-    columns, lines = min(3, len(panels)), -(-len(panels) // 3)
-    size = (2.45 * columns + 0.4, 2.05 * lines + 0.95)
-    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for ax, task in zip(axes.flat, panels, strict=False):
-        part = table[table["task"] == task]
-        _panel(ax, part, series, names, shade)
-        panel_title(ax, part)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_visible(False)
+    fig, axes = task_axes(table["task"].nunique(), (2.45, 2.05), (0.4, 0.95), sharex=True, sharey=True)
+    for ax, (_, panel) in zip(axes.flat, table.groupby("task", sort=False), strict=False):
+        n_layers = panel["layer"].max()
+        if shade:
+            ax.axvspan(*(share * n_layers + 0.5 for share in shade), color="#F0F0F0", zorder=0, lw=0)
+        ax.axhline(0, color="#999999", lw=0.8, zorder=1)
+        for i, name in enumerate(names):
+            _curve(ax, panel[panel[series] == name].sort_values("layer"), name, 0.985 - 0.035 * i)
+        ax.set(xlabel="", ylabel="")
+        layer_axis(ax, n_layers)
+        panel_title(ax, panel)
     low, high = min(table["low"].min(), 0), max(table["high"].max(), 0)
     room = 0.06 * (high - low)
     axes[0, 0].set_ylim(low - room, high + room * (1 + ("p" in table) * len(names)))
     fig.supxlabel(xlabel, fontsize=9)
     # One line of panels is lower than the label is long.
-    fig.supylabel(ylabel if lines > 1 else textwrap.fill(ylabel, 30), fontsize=9)
+    fig.supylabel(ylabel if len(axes) > 1 else textwrap.fill(ylabel, 30), fontsize=9)
     handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names]
     headline(fig, title, handles, ncols=min(3, len(names)), handlelength=2.6, columnspacing=1.4)
     return fig
 
 
-def _panel(ax: Axes, table: pd.DataFrame, series: str, names: list[str], shade: Share | None) -> None:
-    """Lines, bands, clipped windows and tests of one panel."""
-    n_layers = table["layer"].max()
-    if shade:
-        ax.axvspan(*(share * n_layers + 0.5 for share in shade), color="#F0F0F0", zorder=0, lw=0)
-    ax.axhline(0, color="#999999", lw=0.8, zorder=1)
-    for i, name in enumerate(names):
-        colour, dash, _ = STYLE[name]
-        part = table[table[series] == name].sort_values("layer")
-        sns.lineplot(part, x="layer", y="mean", color=colour, linestyle=dash, errorbar=None, ax=ax, legend=False)
-        ax.fill_between(part["layer"], part["low"], part["high"], color=colour, alpha=0.18, lw=0)
-        if "clipped" in part:
-            short = part[part["clipped"]]
-            ax.scatter(short["layer"], short["mean"], s=14, facecolor="white", edgecolor=colour, lw=1.0, zorder=4)
-        if "p" in part:
-            hit = part.loc[part["p"] < 0.05, "layer"]
-            top = ax.get_xaxis_transform()
-            ax.hlines([0.985 - 0.035 * i] * len(hit), hit - 0.4, hit + 0.4, color=colour, lw=1.8, transform=top)
-    ax.set(xlabel="", ylabel="")
-    layer_axis(ax, n_layers)
+def _curve(ax: plt.Axes, part: pd.DataFrame, name: str, height: float) -> None:
+    """Line, band, clipped windows and, at a `height` of the panel, tests of one series."""
+    colour, dash, _ = STYLE[name]
+    sns.lineplot(part, x="layer", y="mean", color=colour, linestyle=dash, errorbar=None, ax=ax, legend=False)
+    ax.fill_between(part["layer"], part["low"], part["high"], color=colour, alpha=0.18, lw=0)
+    if "clipped" in part:
+        short = part[part["clipped"]]
+        ax.scatter(short["layer"], short["mean"], s=14, facecolor="white", edgecolor=colour, lw=1.0, zorder=4)
+    if "p" in part:
+        hit, top = part.loc[part["p"] < 0.05, "layer"], ax.get_xaxis_transform()
+        ax.hlines([height] * len(hit), hit - 0.4, hit + 0.4, color=colour, lw=1.8, transform=top)

@@ -1,23 +1,18 @@
-"""Pictures of single questions (words and attention on frames) and of the whole flow. They show stored examples
-(`study.example`) or what other figures measured, and test nothing.
-"""
+"""Pictures of single questions and of the whole flow: stored examples, and what other figures measured and tested."""
 
 import re
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.pyplot import Axes
 
 from analysis_lib.errors import StudyError
 from analysis_lib.figures.curves import answer_table, knockout_table
 from analysis_lib.figures.style import STYLE, VERDICTS, Drawn, headline, layer_axis
-from analysis_lib.findings import stats
-from analysis_lib.findings.claims import Claim
+from analysis_lib.findings import Claim, stats
 from analysis_lib.study import examples
 from analysis_lib.study.examples import Example
 from analysis_lib.study.tables import read_table
@@ -40,8 +35,7 @@ def query_word(example: Example) -> str:
 
 def words_on_frames(example: Example) -> Drawn:
     """The words that video tokens show, printed on the frames, for three bands of layers from shallow to deep. A cell
-    shows the keyword that is its top word in most layers of the band, or else, small and pale, its most frequent word.
-    """
+    shows the keyword that tops most of the band's layers, or else, small and pale, its most frequent word."""
     frames, words = example.frames, example.words  # (T, H, W, 3), (L, T, h, w)
     fig, axes = plt.subplots(3, len(frames), figsize=(1.18 * len(frames) + 0.5, 4.59), squeeze=False)
     for line, part in zip(axes, np.array_split(np.arange(len(words)), 3), strict=True):
@@ -59,8 +53,7 @@ def words_on_frames(example: Example) -> Drawn:
 
 def attention(example: Example, word: str) -> Drawn:
     """Where one word looks, with all edges and with cross-frame edges cut: on the frames (mean over the middle half of
-    the layers), and per layer and frame. Both conditions share one colour scale, so brighter means more.
-    """
+    the layers), and per layer and frame. Both conditions share one colour scale, so brighter means more."""
     frames, maps = example.frames, example.maps(word)  # (L, T, h, w) by condition
     first, last = len(example.words) // 4, 3 * len(example.words) // 4
     inside = {name: array[first:last].mean(axis=0) for name, array in maps.items()}  # (T, h, w)
@@ -83,26 +76,23 @@ def attention(example: Example, word: str) -> Drawn:
         sns.heatmap(grid, cmap="magma", vmin=0, vmax=most, ax=ax, **bar)
         for edge in (first, last):
             ax.axhline(edge, color="white", lw=1, ls=":")
-        ax.set_title(name)
-        ax.set(xlabel="frame", ylabel="layer" if ax is grids[0] else "")
+        ax.set(title=name, xlabel="frame", ylabel="layer" if ax is grids[0] else "")
         ax.tick_params(axis="both", labelsize=7, rotation=0)
     fig.suptitle(f"Where “{word}” looks: {example.question}", x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     parts = [_long(array, "attention", "layer", "frame").assign(condition=name) for name, array in by_frame.items()]
     return fig, pd.concat(parts)[["layer", "frame", "condition", "attention"]]
 
 
-def flow(folder: Path, claims: Mapping[str, Claim], name: str) -> Drawn:
+def flow(folder: Path, claims: dict[str, Claim], name: str) -> Drawn:
     """The study in one picture: what each route carries, layer by layer, from the frames to the answer, in the model
-    `name` whose results are in `folder`. `claims` are by name, those of STEPS among them; an example is sketched.
-    """
+    `name` whose results are in `folder`. `claims` are by name, those of STEPS among them; an example is sketched."""
     baseline, knockout, emergence = (read_table(folder, name) for name in ("baseline", "knockout", "emergence"))
     files = sorted((folder / "examples").glob("*.npz"))
     told = STEPS.keys() <= claims.keys() or not baseline["correct"].any()  # without right answers, the tables say so
     if not files or knockout.empty or emergence.empty or not told:
         raise StudyError(f"{folder} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first")
-    routes = [series for series, _ in STEPS.values()]
-    cut = knockout_table(knockout[knockout["edge_set"].isin(routes)], baseline).rename(columns={"edge_set": "series"})
-    cut = cut.assign(mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
+    cut = knockout_table(knockout[knockout["edge_set"].isin([series for series, _ in STEPS.values()])], baseline)
+    cut = cut.assign(series=cut["edge_set"], mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
     answer = answer_table(emergence, baseline)
     table = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
     table = table[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
@@ -118,7 +108,7 @@ def flow(folder: Path, claims: Mapping[str, Claim], name: str) -> Drawn:
     return fig, table
 
 
-def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim, top: float) -> None:
+def _ridge(ax: plt.Axes, part: pd.DataFrame, series: str, claim: Claim, top: float) -> None:
     """One curve as a filled ridge with its band, its largest value and the verdict on its claim."""
     colour = STYLE[series][0]
     for low, high in ((0, part["mean"]), (part["low"], part["high"])):
@@ -137,7 +127,7 @@ def _ridge(ax: Axes, part: pd.DataFrame, series: str, claim: Claim, top: float) 
     layer_axis(ax, part["layer"].max())
 
 
-def _sketch(ax: Axes, name: str, series: str, example: Example) -> None:
+def _sketch(ax: plt.Axes, name: str, series: str, example: Example) -> None:
     """The route as a small drawing: thumbnails, the question and the last token."""
     colour, frames = STYLE[series][0], example.frames
     question = textwrap.fill(example.question, 20, max_lines=4, placeholder=" …")
@@ -148,9 +138,9 @@ def _sketch(ax: Axes, name: str, series: str, example: Example) -> None:
     if series == "cross-frame":
         for i, frame in enumerate(frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)]):
             ax.imshow(frame, extent=(0.2 + 2.4 * i, 2.2 + 2.4 * i, 0.2, 2.2), aspect="auto")
-        bow = arrow | {"connectionstyle": "arc3,rad=-0.45"}
+        arrow |= {"connectionstyle": "arc3,rad=-0.45"}
         for start in (1.2, 3.6, 6.0):
-            ax.annotate("", (start + 2.4, 2.25), (start, 2.25), arrowprops=bow)
+            ax.annotate("", (start + 2.4, 2.25), (start, 2.25), arrowprops=arrow)
     elif series == "video->question":
         for i, frame in enumerate(frames[:: max(1, len(frames) // 3)][:3]):
             x, y = 0.2 + 0.4 * i, 0.2 + 0.35 * i
@@ -172,11 +162,12 @@ def _frame_grid(axes: np.ndarray) -> None:
     """Axes (rows, T) without ticks, the frames' numbers above."""
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(True)
     for t, ax in enumerate(axes[0], start=1):
         ax.set_title(f"frame {t}", fontsize=8, loc="center")
 
 
-def _word(ax: Axes, x: float, y: float, shown: np.ndarray, kinds: Mapping[str, str]) -> None:
+def _word(ax: plt.Axes, x: float, y: float, shown: np.ndarray, kinds: dict[str, str]) -> None:
     """Print the word of one cell."""
     names, counts = np.unique([word.strip() for word in shown], return_counts=True)
     best = max(zip(names, counts, strict=True), key=lambda pair: (pair[0] in kinds, pair[1]))[0]

@@ -24,11 +24,3 @@ from analysis_lib.findings.paper import (
 )
 from analysis_lib.findings.stats import attach, mcnemar, mean_interval, split_videos
 from analysis_lib.findings.stored import across_models, stored_claims, stored_folders
-
-__all__ = [
-    "Claim", "above_chance", "across_models", "answer_after_integration", "answer_in_second_half", "attach", "by_task",
-    "cross_frame_early", "early_half_accuracy", "effective_ranges", "integration_before_answer",
-    "integration_in_the_middle", "lost_answers", "mcnemar", "mean_interval", "most_edges_closed", "pathway_answers",
-    "pathway_beats_random", "pathway_keeps_accuracy", "split_videos", "stored_claims", "stored_folders", "table",
-    "temporal_evidence", "temporal_words_later", "true_option_dominates", "video_training",
-]  # fmt: skip

@@ -1,13 +1,13 @@
 """What a claim is: an effect, an interval over videos, and the verdict that follows from them alone.
 
-A finding of the paper (see `paper.py`) becomes a number that can come out the other way, oriented so that larger
-supports the finding, and is compared with a threshold that was fixed from the paper before any result of this study was
-seen. The 95 % interval above it is "reproduced", below is "not reproduced", anything else "undecided". Layers are
-1-based and enter as share of the depth: the window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same.
+A finding of the paper (see `paper.py`) becomes a number, larger if it supports the finding, and is compared with a
+threshold that was fixed from the paper before any result of this study was seen. The 95 % interval above it is
+"reproduced", below is "not reproduced", anything else "undecided". Layers (1-based) enter as share of the depth: the
+window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from math import ceil
 
@@ -26,20 +26,20 @@ FEWEST = 10  # videos; a bootstrap over fewer says little
 
 @dataclass(frozen=True)
 class Claim:
-    """One finding with its measured effect. `n` counts samples, `n_videos` the independent units; `p` is one-sided."""
+    """One finding with its measured effect."""
 
     name: str
     statement: str
     effect: float
     low: float
     high: float
-    n: int
+    n: int  # samples
     verdict: str
     reason: str
     unit: str
     threshold: float
-    n_videos: int
-    p: float
+    n_videos: int  # the independent units
+    p: float  # one-sided
 
     @property
     def title(self) -> str:
@@ -57,33 +57,29 @@ class Claim:
         return self._number("{0} ({1} to {2}) {3}")
 
     def _number(self, form: str) -> str:
-        if np.isnan(self.effect):
-            return "no effect to locate"
         numbers = [f"{x:.{2 if 'depth' in self.unit else 1}f}" for x in (self.effect, self.low, self.high)]
-        return form.format(*numbers, self.unit).replace("-", "−")
+        said = form.format(*numbers, self.unit).replace("-", "−")
+        return "no effect to locate" if np.isnan(self.effect) else said
 
     def _repr_markdown_(self) -> str:
         """One paragraph for a notebook."""
-        threshold = f"{self.threshold:g}".replace("-", "−")
-        counts = f"{self.n} samples from {self.n_videos} videos; it counts if above {threshold}"
-        return f"**{self.verdict.capitalize()}: {self.statement}.** Effect: {self.number}, {counts}. {self.reason}"
+        said = f"{self.n} samples from {self.n_videos} videos; it counts if above {self.threshold:g}".replace("-", "−")
+        return f"**{self.verdict.capitalize()}: {self.statement}.** Effect: {self.number}, {said}. {self.reason}"
 
 
-def decide(
-    name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, because: str,
-    *, threshold: float, unit: str, span: float = 0,
-) -> Claim:  # fmt: skip
-    """The verdict on replicates (row 0 the estimate) of an effect measured on `rows`. `span` is the length of the scale
-    of effects that may show no spread (`stats.interval`). An effect that does not exist (NaN) is not reproduced.
-    """
+def decide(name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, because: str, doubt: str = "",
+           *, threshold: float, unit: str, span: float = 0) -> Claim:  # fmt: skip
+    """The verdict on replicates of an effect measured on `rows`; `doubt` makes it undecided. `span` is the length of
+    the scale of effects without spread (`stats.interval`). An effect that does not exist (NaN) is not reproduced."""
     n, n_videos = len(rows[["task", "sample_id"]].drop_duplicates()), rows["video"].nunique()
     if np.isnan(reps.iloc[0]):
         found, verdict, why, p = (np.nan, np.nan, np.nan), "not reproduced", "", 1.0
     else:
         found, draws = stats.interval(reps, n=n_videos, span=span), reps.iloc[1:].dropna()
         p = float((1 + (draws <= threshold).sum()) / (1 + len(draws)))  # bootstrap, that the effect is not above
-        verdict, why = _verdict(*found, threshold, n_videos)
-    return Claim(name, statement, *found, n, verdict, f"{because} {why}".strip(), unit, threshold, n_videos, p)
+        verdict, why = ("undecided", doubt) if doubt else _verdict(*found, threshold, n_videos)
+    reason = f"{because} {why}".strip().replace(" -0.0 ", " 0.0 ")
+    return Claim(name, statement, *found, n, verdict, reason, unit, threshold, n_videos, p)
 
 
 def _verdict(effect: float, low: float, high: float, threshold: float, n_videos: int) -> tuple[str, str]:
@@ -100,20 +96,12 @@ def _verdict(effect: float, low: float, high: float, threshold: float, n_videos:
     return "undecided", f"About {max(n_videos, ceil(n_videos * (half / distance) ** 2)):,} videos would decide."
 
 
-def finding(name: str, statement: str, threshold: float, unit: str, span: float = 0) -> Callable[..., Callable]:
-    """Make a function of tables that returns an effect (replicates, rows, a sentence with its parts) return a Claim. If
-    it returns one sentence more, that is why the claim is undecided.
-    """
+def finding(name: str, statement: str, threshold: float, unit: str = "points", span: float = 0) -> Callable:
+    """Make a function of tables that returns what `decide` takes (reps, rows, because, maybe doubt) return a Claim."""
 
     def judged(measure: Callable) -> Callable[..., Claim]:
-        @wraps(measure)
-        def claim(*tables: pd.DataFrame) -> Claim:
-            reps, rows, because, *doubt = measure(*tables)
-            because = because.replace(" -0.0 ", " 0.0 ")
-            found = decide(name, statement, reps, rows, because, threshold=threshold, unit=unit, span=span)
-            return replace(found, verdict="undecided", reason=f"{because} {doubt[0]}") if doubt else found
-
-        return claim
+        heading = {"threshold": threshold, "unit": unit, "span": span}
+        return wraps(measure)(lambda *tables: decide(name, statement, *measure(*tables), **heading))
 
     return judged
 
@@ -133,9 +121,8 @@ def by_task(claim: Callable[..., Claim], *tables: pd.DataFrame) -> pd.DataFrame:
 
 
 def drops(knockout: pd.DataFrame, baseline: pd.DataFrame, *edge_sets: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Replicates of the mean drop of the answer's probability in % per (edge_set, layer) on correctly answered samples,
-    and the rows they come from. Drops are positive when the answer suffers.
-    """
+    """Replicates of the mean drop of the answer's probability in % (positive when the answer suffers) per (edge_set,
+    layer) on correctly answered samples, and the rows they come from."""
     rows = stats.attach(knockout[knockout["edge_set"].isin(edge_sets)], baseline)
     if absent := ", ".join(sorted(set(edge_sets) - set(rows["edge_set"]))):
         raise StudyError(f"no knockout of {absent} on correctly answered samples is stored; run sweep with these edges")
@@ -183,8 +170,7 @@ def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFra
 def effective_ranges(knockout: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """First and last open layer (1-based) of each route by the paper's rule: from the first to the last bin of layers
     with a mean drop above 5 %, or the strongest. Bins are 5 of 32 layers wide, or the same share of a small depth. The
-    paper takes Action Antonym alone; here tasks weigh the same.
-    """
+    paper takes Action Antonym alone; here tasks weigh the same."""
     curves, _ = drops(knockout, baseline, *ROUTES.values())
     n_layers, ranges = int(knockout["layer"].max()), {}
     size = 5 if n_layers >= 24 else max(1, round(5 * n_layers / 32))

@@ -1,8 +1,8 @@
 """The paper's findings ("Map the Flow", arXiv 2510.13251), one function each, with what would falsify it.
 
-Every function takes stored tables and returns a `Claim`; it is headed by its name, statement, threshold and unit, and
-ends in its effect. The baseline table comes last and decides which samples enter: those that the untouched model gets
-right, as in the paper; for pathways all. Definitions are the paper's words made exact: "early-to-middle" is the first
+Every function takes stored tables and returns a `Claim`; name, statement, threshold and unit stand above it. The
+baseline comes last and decides which samples enter: those that the untouched model gets right, as in the paper; for
+pathways all. Definitions are the paper's words made exact: "early-to-middle" is the first
 half of the depth, "middle" the middle half, "middle-to-late" the second half. The paper's own table E(b), put through
 these functions, comes out as reproduced for its four models.
 """
@@ -13,9 +13,8 @@ import pandas as pd
 from analysis_lib.findings import claims, stats
 from analysis_lib.findings.claims import LOSS, ORDER, SMALLEST, band, centre, crossing, drops, finding
 
-POINTS, OF_DEPTH = "points", "of the depth"
-# Replicates of the effect, the rows they come from, its parts in words, and what makes it undecided, if anything does.
-Effect = tuple[pd.Series, pd.DataFrame, *tuple[str, ...]]
+OF_DEPTH = "of the depth"
+Effect = tuple[pd.Series, pd.DataFrame, *tuple[str, ...]]  # replicates, rows, the parts in words (`claims.decide`)
 
 
 def _share(reps: pd.Series) -> str:
@@ -23,7 +22,7 @@ def _share(reps: pd.Series) -> str:
     return "no depth" if np.isnan(reps.iloc[0]) else f"{100 * reps.iloc[0]:.0f} %"
 
 
-@finding("above chance", "The model answers above chance", LOSS, POINTS)
+@finding("above chance", "The model answers above chance", LOSS)
 def above_chance(baseline: pd.DataFrame) -> Effect:
     """The model can do the tasks. Effect: accuracy minus chance. Falsified at chance: then there is no flow to map."""
     rows = baseline.assign(chance=100 / baseline["options"].map(len), accuracy=100.0 * baseline["correct"].astype(bool))
@@ -31,11 +30,10 @@ def above_chance(baseline: pd.DataFrame) -> Effect:
     return accuracy - chance, rows, f"Accuracy {accuracy[0]:.1f} %, chance {chance[0]:.1f} %."
 
 
-@finding("time decides", "The answers need the order of the frames", LOSS, POINTS)
+@finding("time decides", "The answers need the order of the frames", LOSS)
 def temporal_evidence(controls: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Answers rest on the order of frames. Effect: accuracy minus that of the best control (no video, one frame,
-    shuffled frames). Falsified if some control keeps the accuracy: then questions can be answered without time.
-    """
+    """Effect: accuracy minus that of the best control (no video, one frame, shuffled frames). Falsified if a control
+    keeps the accuracy: then questions can be answered without time."""
     rows = pd.concat([baseline.assign(control="full"), controls.merge(baseline[["task", "sample_id"]])])
     reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["control", "task"]))
     full, others = reps["full"], reps.drop(columns="full")
@@ -44,41 +42,32 @@ def temporal_evidence(controls: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
     return full - others.max(axis=1), rows, because
 
 
-@finding("cross-frame early", "Frames exchange information in the first half of the layers", SMALLEST, POINTS)
+@finding("cross-frame early", "Frames exchange information in the first half of the layers", SMALLEST)
 def cross_frame_early(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Temporal reasoning starts with cross-frame interaction in early-to-middle layers (figure 2). Effect: mean drop
-    with windows in the first half of the layers minus that in the second. Falsified if cutting cross-frame attention
-    hurts late as much as early, or nowhere.
-    """
+    """Figure 2. Effect: mean drop with windows in the first half of the layers minus that in the second. Falsified if
+    cutting cross-frame attention hurts late as much as early, or nowhere."""
     curves, rows = drops(knockout, baseline, "cross-frame")
     early, late = band(curves["cross-frame"], 0, 0.5), band(curves["cross-frame"], 0.5, 1)
     parts = f"Mean drop {early[0]:.1f} % in the first half of the layers, {late[0]:.1f} % in the second."
     return early - late, rows, parts
 
 
-@finding("video training", "Video training adds the exchange between frames", SMALLEST, POINTS)
+@finding("video training", "Video training adds the exchange between frames", SMALLEST)
 def video_training(knockout: pd.DataFrame, image_knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Video tuning brings the cross-frame interaction; the image-only base lacks it (figure 2). Effect: mean drop in
-    the first half of the layers, video model minus image model, on the same samples (those that the video model answers
-    correctly; each model's own answer). Falsified if the image model depends on the other frames as much.
-    """
-    changes = {
-        model: table[table["edge_set"] == "cross-frame"].set_index(["task", "sample_id", "layer"])["relative_change"]
-        for model, table in {"image": image_knockout, "video_model": knockout}.items()
-    }
-    rows = stats.attach(pd.concat(changes, axis=1, join="inner").reset_index(), baseline)
-    means = (stats.across_tasks(stats.replicates(rows, model, ["task", "layer"])) for model in changes)
-    image, video = (-band(curve, 0, 0.5) for curve in means)
+    """Figure 2. Effect: mean drop in the first half of the layers, video model minus its image-only base, on samples
+    that the video model gets right (each its own answer). Falsified if the base depends on other frames as much."""
+    both = image_knockout.merge(knockout, on=["edge_set", "task", "sample_id", "layer"], suffixes=("_image", "_video"))
+    rows = stats.attach(both[both["edge_set"] == "cross-frame"], baseline)
+    changes = (stats.replicates(rows, f"relative_change_{model}", ["task", "layer"]) for model in ("image", "video"))
+    image, video = (-band(stats.across_tasks(change), 0, 0.5) for change in changes)
     return video - image, rows, f"Mean drop {video[0]:.1f} % in the video model, {image[0]:.1f} % in the image model."
 
 
 @finding("first half decides", "Without cross-frame attention in the first half of the layers answers are lost",
-         LOSS, POINTS, span=100)  # fmt: skip
+         LOSS, span=100)  # fmt: skip
 def early_half_accuracy(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Cross-frame attention off in the first half of the layers costs answers, off in the second it does not (tables
-    2 and B). `first` holds knockouts from layer 1 upwards, `second` to the last layer; the rows that cut exactly half
-    are used. Effect: lost answers, first half minus second. Falsified if both halves cost the same.
-    """
+    """Tables 2 and B. Effect: answers lost if the first half is cut minus the second, from the rows of `first` (cuts
+    from layer 1) and `second` (to the last) that cut exactly half. Falsified if both halves cost the same."""
     rows = _lost(first, second, baseline)
     lost = stats.across_tasks(stats.replicates(rows.assign(lost=100.0 * rows["lost"]), "lost", ["layers", "task"]))
     early, late = (lost[layers] for layers in lost)
@@ -103,11 +92,10 @@ def _lost(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.DataFrame) -> 
     return rows.assign(lost=rows["prediction"] != rows["prediction_base"])
 
 
-@finding("integration in the middle", "Video meets the question in the middle layers", SMALLEST, POINTS)
+@finding("integration in the middle", "Video meets the question in the middle layers", SMALLEST)
 def integration_in_the_middle(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Video meets language in the middle layers (figure 3). Effect: mean drop when video->question is cut with windows
-    in the middle half of the depth minus that elsewhere. Falsified if the first and last quarter matter as much.
-    """
+    """Figure 3. Effect: mean drop when video->question is cut with windows in the middle half of the depth minus that
+    elsewhere. Falsified if the first and last quarter matter as much."""
     curves, rows = drops(knockout, baseline, "video->question")
     middle, rest = (band(curves["video->question"], 0.25, 0.75, inside=inside) for inside in (True, False))
     return middle - rest, rows, f"Mean drop {middle[0]:.1f} % in the middle half, {rest[0]:.1f} % elsewhere."
@@ -116,10 +104,8 @@ def integration_in_the_middle(knockout: pd.DataFrame, baseline: pd.DataFrame) ->
 @finding("integration before answer", "The question takes in the video before the last token reads the question",
          ORDER, OF_DEPTH)  # fmt: skip
 def integration_before_answer(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Video reaches the question before the question reaches the last token (figure 3). Effect: depth of the
-    question->last drop minus depth of the video->question drop, each weighted with the drop. Falsified if both sit at
-    the same depth, or if one of the two routes carries nothing.
-    """
+    """Figure 3. Effect: depth of the question->last drop minus depth of the video->question drop, each weighted with
+    the drop. Falsified if both sit at the same depth, or if one of the two routes carries nothing."""
     curves, rows = drops(knockout, baseline, "video->question", "question->last")
     early, late = centre(curves["video->question"]), centre(curves["question->last"])
     return late - early, rows, f"Centres at {_share(early)} and {_share(late)} of the depth."
@@ -127,25 +113,21 @@ def integration_before_answer(knockout: pd.DataFrame, baseline: pd.DataFrame) ->
 
 @finding("temporal words later", "Temporal words come up deeper than spatial words", ORDER, OF_DEPTH)
 def temporal_words_later(lens: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """On video tokens, words for what happens come up deeper than words for what is there (figure 4). Effect: mean
-    depth of temporal keywords minus that of spatial keywords, where each hit (a video token whose top word is a
-    keyword) counts once. Falsified if both kinds sit at the same depth, or if one never comes up.
-    """
+    """Figure 4. Effect: mean depth of temporal minus spatial keywords; each hit (a video token whose top word is a
+    keyword) counts once. Falsified if both kinds sit at the same depth, or if one never comes up."""
     rows = stats.attach(lens[lens["kind"].isin(["spatial", "temporal"])], baseline)
     rows["depth"] = rows["count"] * (rows["layer"] - 0.5) / lens["layer"].max()
     hits, depth = (stats.replicates(rows, value, ["kind", "task"]) for value in ("count", "depth"))
-    place = stats.across_tasks(depth / hits.where(hits > 0)).reindex(columns=["spatial", "temporal"])
-    spatial, temporal = place["spatial"], place["temporal"]
+    places = stats.across_tasks(depth / hits.where(hits > 0)).reindex(columns=["spatial", "temporal"])
+    spatial, temporal = (places[kind] for kind in places)
     because = f"Mean depth {_share(spatial)} for spatial words, {_share(temporal)} for temporal words."
     return temporal - spatial, rows, because
 
 
 @finding("answer in the second half", "The answer becomes readable in the second half of the layers", 0.0, OF_DEPTH)
 def answer_in_second_half(emergence: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """The answer is readable from the last token in middle-to-late layers (figure 9). Effect: depth at which the true
-    option's probability (final norm and output head on every layer's state) reaches half of its last value, minus 0.5.
-    Falsified if the answer is readable in the first half of the layers.
-    """
+    """Figure 9. Effect: depth at which the true option's probability (final norm and output head on every layer's
+    state) reaches half of its last value, minus 0.5. Falsified if the answer is readable in the first half."""
     rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
     at = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
     return at - 0.5, rows, f"Half of the last value is reached at {_share(at)} of the depth."
@@ -153,22 +135,18 @@ def answer_in_second_half(emergence: pd.DataFrame, baseline: pd.DataFrame) -> Ef
 
 @finding("answer after integration", "The answer becomes readable after video and question have met", ORDER, OF_DEPTH)
 def answer_after_integration(emergence: pd.DataFrame, knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Once video and question have met, the answer is ready (figures 3 and 9). Effect: depth at which the true option
-    reaches half of its last probability minus the depth of the video->question drop, bootstrapped over the same videos.
-    Falsified if the answer is there before the video is integrated.
-    """
+    """Figures 3 and 9. Effect: depth at which the true option reaches half of its last probability minus the depth of
+    the video->question drop, under the same draws of videos. Falsified if the answer is there before."""
     rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
     late = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
     early = centre(drops(knockout, baseline, "video->question")[0]["video->question"])
     return late - early, rows, f"Integration sits at {_share(early)} of the depth, the answer at {_share(late)}."
 
 
-@finding("true option dominates", "The last token reads the answer from the true option", SMALLEST, POINTS)
+@finding("true option dominates", "The last token reads the answer from the true option", SMALLEST)
 def true_option_dominates(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """The last token reads the answer from the true option, not from the question or the false options (figure 7).
-    Effect: mean drop over all layers when true_option->last is cut, minus the larger of the drops for the other two.
-    Falsified if another source carries as much.
-    """
+    """Figure 7. Effect: mean drop over all layers when true_option->last is cut, minus the larger of the drops for the
+    question without options and the false options. Falsified if another source carries as much."""
     names = ["true_option->last", "question_only->last", "false_options->last"]
     curves, rows = drops(knockout, baseline, *names)
     true, *others = (curves[name].mean(axis=1) for name in names)
@@ -176,25 +154,22 @@ def true_option_dominates(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Eff
     return true - np.maximum(*others), rows, f"Mean drop over all layers: {parts}."
 
 
-@finding("pathway keeps accuracy", "The effective pathway keeps the accuracy", -LOSS, POINTS, span=100)
+@finding("pathway keeps accuracy", "The effective pathway keeps the accuracy", -LOSS, span=100)
 def pathway_keeps_accuracy(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """The effective pathway answers as well as full attention (table 3). Effect: accuracy with the pathway minus full
-    accuracy, all samples. Non-inferiority: reproduced if a loss of 5 points or more is excluded. Falsified if the loss
-    is larger. Undecided if the model is not above chance on these samples: then there is no accuracy to keep.
-    """
+    """Table 3. Effect: accuracy with the pathway minus full accuracy, all samples. Non-inferiority: reproduced if a
+    loss of 5 points is excluded, falsified if it is larger, undecided without an accuracy above chance to keep."""
     rows = claims.pathway_answers(pathway, baseline)
     reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["pathway", "task"]))
     because = f"Accuracy {reps['full'][0]:.1f} % with full attention, {reps['effective'][0]:.1f} % with the pathway."
     able = above_chance(baseline).verdict == "reproduced"
-    doubt = () if able else ("The model is not above chance: nothing can be lost.",)
-    return reps["effective"] - reps["full"], rows, because, *doubt
+    doubt = "" if able else "The model is not above chance: nothing can be lost."
+    return reps["effective"] - reps["full"], rows, because, doubt
 
 
-@finding("pathway beats random", "Random edges of the same number lose more", SMALLEST, POINTS, span=100)
+@finding("pathway beats random", "Random edges of the same number lose more", SMALLEST, span=100)
 def pathway_beats_random(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Random edges, as many as the pathway keeps, do worse (table 3). Effect: accuracy with the pathway minus accuracy
-    with random edges. Falsified if chance edges do as well: then the pathway names nothing special.
-    """
+    """Table 3. Effect: accuracy with the pathway minus that with as many random edges. Falsified if chance edges do as
+    well: then the pathway names nothing special."""
     rows = claims.pathway_answers(pathway, baseline)
     reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["pathway", "task"]))
     because = f"Accuracy {reps['effective'][0]:.1f} % with the pathway, {reps['random'][0]:.1f} % with random edges."
@@ -203,9 +178,7 @@ def pathway_beats_random(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effec
 
 @finding("most edges closed", "Most attention edges can be closed", 40.0, "% of the edges")
 def most_edges_closed(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
-    """Most attention edges can go (table 3: 42 to 63 % of them do). Effect: share of edges that the pathway closes.
-    Falsified if the pathway has to keep more than 60 %.
-    """
+    """Table 3: 42 to 63 %. Effect: share of edges that the pathway closes. Falsified if it keeps more than 60 %."""
     rows = stats.attach(pathway[pathway["pathway"] == "effective"], baseline, keep="all")
     rows = rows.assign(closed=100 * (1 - rows["edges_kept"] / rows["edges_total"]))
     closed = stats.across_tasks(stats.replicates(rows, "closed", ["task"]))["mean"]

@@ -1,10 +1,9 @@
 """Intervals and tests for stored tables. The unit that varies is the video, not the row.
 
 Rows of one video (questions, layers, edge sets) are not independent; videos are. Every interval is a percentile
-bootstrap that draws whole videos with replacement, and all cell means of a table are computed under the same draws.
-Cells therefore stay paired, and any contrast of cells (halves of the depth, models, the mean over tasks) has an
-interval without further assumptions. Replicates are plain frames: row 0 is the estimate, the other rows are bootstrap
-draws, the columns are the cells.
+bootstrap that draws whole videos with replacement, the same draws for all cells of a table: cells stay paired, and any
+contrast of them (halves of the depth, models, the mean over tasks) has an interval without further assumptions.
+Replicates are plain frames: row 0 is the estimate, the other rows are bootstrap draws, the columns are the cells.
 """
 
 from collections.abc import Sequence
@@ -24,8 +23,7 @@ MEAN_OF_TASKS = "mean of tasks"  # the `task` of rows in which all tasks weigh t
 
 def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct") -> pd.DataFrame:
     """Add `video, correct, answer, prediction_base` of the baseline to each row and keep the samples that are analysed:
-    "correct" (the paper's choice: samples that the untouched model answers correctly), "wrong" or "all".
-    """
+    "correct" (the paper's choice: samples that the untouched model answers correctly), "wrong" or "all"."""
     if keep not in ("correct", "wrong", "all"):
         raise StudyError(f"keep is {keep!r}; use correct, wrong or all")
     known = baseline.rename(columns={"prediction": "prediction_base"})
@@ -46,9 +44,7 @@ def _weights(n_videos: int) -> np.ndarray:
 
 
 def replicates(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """Mean of `value` in each cell of `by`: row 0 is the estimate, rows 1.. are bootstrap draws over videos, NaN where
-    a draw holds no video of a cell.
-    """
+    """Replicates of the mean of `value` in each cell of `by`; NaN where a draw holds no video of a cell."""
     if frame.empty:
         raise StudyError(f"no rows to summarise for {value!r}; measure some samples first")
     cells = frame.astype({value: float}).groupby(["video", *by])[value]
@@ -66,10 +62,8 @@ def across_tasks(reps: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> tuple[float, float, float]:
-    """The estimate of one column of replicates and its 95 % percentile interval. Where all draws agree, the bounds are
-    those that `n` equal outcomes on a scale of length `span` still allow (exact binomial): "never in 40 videos" is not
-    "never".
-    """
+    """The estimate in one column of replicates and its 95 % percentile interval. Where all draws agree, `n` equal
+    outcomes on a scale of length `span` bound it (exact binomial): "never in 40 videos" is not "never"."""
     effect, tail = float(reps.iloc[0]), (1 - LEVEL) / 2
     low, high = np.nanquantile(reps.iloc[1:], [tail, 1 - tail]).tolist()
     if n and span and high - low < 1e-12 * span:
@@ -80,8 +74,7 @@ def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> tuple[float, 
 
 def mean_interval(frame: pd.DataFrame, value: str, by: list[str], reps: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per cell of `by` with `mean, low, high, n_samples, n_videos`. Yes/no values are bounded to [0, 1]. `reps`
-    are the replicates, where they are not plainly those of `value`.
-    """
+    are the replicates, where they are not plainly those of `value`."""
     reps, present, rows = replicates(frame, value, by) if reps is None else reps, frame.dropna(subset=[value]), []
     span = 1.0 if present[value].isin([0, 1]).all() else 0.0
     for key, cell in present.groupby(by):
@@ -94,9 +87,7 @@ def mean_interval(frame: pd.DataFrame, value: str, by: list[str], reps: pd.DataF
 
 
 def task_intervals(frame: pd.DataFrame, value: str, by: list[str], *, scale: float = 1) -> pd.DataFrame:
-    """`mean_interval` for every task and, if there are several, for their mean, in which tasks weigh the same. `scale`
-    100 gives percentages.
-    """
+    """`mean_interval` for every task and, if there are several, for their mean; `scale` 100 gives percentages."""
     reps = replicates(frame, value, ["task", *by])
     table = mean_interval(frame, value, ["task", *by], reps)
     if frame["task"].nunique() > 1:
@@ -121,10 +112,8 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def change_table(rows: pd.DataFrame, baseline: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
-    """What knockouts do: mean change in % per task, series (column `series` if there is one, else `edge_set`) and cell
-    (columns `cell`: layer, say) on correctly answered samples, with intervals. `p` tests all cells of a task and series
-    at once (`max_t`).
-    """
+    """What knockouts do: mean change in % with its interval per task, series (column `series`, or else `edge_set`) and
+    `cell` (layer, say) on correctly answered samples. `p` tests all cells of a task and series at once (`max_t`)."""
     kept, series = attach(rows, baseline), "series" if "series" in rows else "edge_set"
     table = task_intervals(kept, "relative_change", [series, *cell])
     parts = pd.concat([kept, kept.assign(task=MEAN_OF_TASKS)]).groupby(["task", series])
@@ -142,21 +131,18 @@ def split_videos(rows: pd.DataFrame, part: str, *, seed: int = 0) -> pd.DataFram
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> pd.Series:
-    """Exact two-sided McNemar test of paired yes/no outcomes: is one direction of change more frequent? Returns `n,
-    lost, gained, p`. Each pair must come from its own video, since the test knows no clusters.
-    """
+    """Exact two-sided McNemar test of paired yes/no outcomes, each pair from a video of its own (the test knows no
+    clusters): is one direction of change more frequent? Returns `n, lost, gained, p`."""
     was, now = np.asarray(before, bool), np.asarray(after, bool)
     lost, gained = int((was & ~now).sum()), int((~was & now).sum())
-    n = lost + gained
-    tail = sum(comb(n, k) for k in range(min(lost, gained) + 1)) / 2**n
+    tail = sum(comb(lost + gained, k) for k in range(min(lost, gained) + 1)) / 2 ** (lost + gained)
     return pd.Series({"n": was.size, "lost": lost, "gained": gained, "p": min(1.0, 2 * tail)})
 
 
 def max_t(frame: pd.DataFrame, value: str, along: Sequence[str] = ("layer",)) -> pd.DataFrame:
     """The columns `along` and `p`: test of the mean curve against zero at all points at once; p is missing with a
     single video. Under the null a video's whole curve may change its sign; the largest |t| over random sign flips
-    adjusts each p for the number of points. Videos weigh the same, whatever the number of their questions.
-    """
+    adjusts each p for the number of points. Videos weigh the same, whatever the number of their questions."""
     curves = frame.groupby(["video", *along])[value].mean().unstack(along)  # (videos, points)
     if curves.isna().any(axis=None):
         points = f"some videos lack points along {', '.join(along)!r}"

@@ -12,17 +12,14 @@ import pandas as pd
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import claims, paper, stats
-from analysis_lib.findings.claims import Claim
 from analysis_lib.instrument.edges import ROUTES
 from analysis_lib.study.request import check_request
 from analysis_lib.study.tables import read_table
 
 
 def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> dict[str, Path]:
-    """Folder of the centred knockouts of every model measured on the benchmark. StudyError if there is none. `window`
-    "auto" takes any window; a model measured with several is listed with the last by name. `out` is the folder below
-    which everything was written, empty for the committed results.
-    """
+    """Folder of the centred knockouts of every model measured on the benchmark; StudyError if there is none. `window`
+    "auto" takes any window, and of several the last by name. Results lie below `out`; empty: the committed ones."""
     root = Path(out) / "results" if out else paths.RESULTS
     name, size = benchmark.partition(":")[0], "*" if window == "auto" else window
     files = sorted(root.glob(f"*/{name}-k{size}-center/baseline.parquet"))
@@ -32,10 +29,9 @@ def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> di
     return found
 
 
-def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[Claim]:
+def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[claims.Claim]:
     """Every finding that the tables in `folder` (and beside it) allow, in the order of the notebooks. `image_folder`
-    holds the results of the model's image-only base.
-    """
+    holds the results of the model's image-only base."""
     baseline, controls, knockout = (read_table(folder, name) for name in ("baseline", "controls", "knockout"))
     emergence, lens, pathway = (read_table(folder, name) for name in ("emergence", "lens", "pathway"))
     cut = set(knockout["edge_set"])
@@ -72,8 +68,7 @@ def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[Cl
 
 def across_models(benchmark: str, *, model: str, image_model: str, window: str = "auto", out: str = "") -> pd.DataFrame:
     """One row per model and claim (see `claims.table`), the p-values corrected within each model. `image_model` is the
-    base with which `model` is compared; other models have no base here.
-    """
+    base with which `model` is compared; other models have no base here."""
     folders = stored_folders(benchmark, window=window, out=out)
     base = {Path(model).name: folders.get(Path(image_model).name)}
     tables = [claims.table(stored_claims(at, base.get(name))).assign(model=name) for name, at in folders.items()]
