@@ -108,8 +108,7 @@ def _benchmark(out: Path = paths.BENCHMARK) -> None:
     """Render the embedded benchmark."""
     from analysis_lib.embedded import quiz
 
-    quiz.write_benchmark(out)
-    print(f"the embedded benchmark is in {out}")
+    print(f"the embedded benchmark is in {quiz.write_benchmark(out)}")
 
 
 def _doctor(benchmark: str) -> int:

@@ -29,7 +29,6 @@ from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.prompts import build_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import build_roles
-from analysis_lib.paths import write_atomic
 from analysis_lib.reports.profiles import costs, overhead, peak_bytes
 
 CLASSES = {
@@ -78,8 +77,7 @@ def _built(base: VideoLLM, name: str, device: torch.device, dtype: torch.dtype, 
 
 def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs:
     """A prompt with random video tokens, `frames` × `side` × `side` of them."""
-    sample = Question("What does the red circle do in the video?", OPTIONS[:options])
-    prompt = build_prompt(sample, vlm.protocol)
+    prompt = build_prompt(Question("What does the red circle do in the video?", OPTIONS[:options]), vlm.protocol)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=(frames, side, side), answer=0)
     n, width = len(roles.names), vlm.hf.get_input_embeddings().embedding_dim
@@ -167,16 +165,14 @@ def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:
 
 def main() -> None:
     """Measure everything, print the ratios, store data/bench/<device>.csv and the figure."""
-    base, tables = load_model("embedded"), []
-    threads = torch.get_num_threads()
+    base, tables, threads = load_model("embedded"), [], torch.get_num_threads()
     for number in {threads, 1} if base.device.type == "cpu" else {threads}:
         print(f"{base.name}, {number} CPU threads", flush=True)
         torch.set_num_threads(number)
         inputs = random_inputs(base, base.num_frames, 3, 4)
-        measured = sweep_costs(base, inputs, repeats=15)
-        part = overhead(sweep_alone(base, inputs))
-        print(f"{part:.1f} % of an exact sweep is outside the model's operations")
-        tables.append(measured.assign(overhead_percent=part))
+        table = sweep_costs(base, inputs, repeats=15)
+        tables.append(table.assign(overhead_percent=overhead(sweep_alone(base, inputs))))
+        print(f"{tables[-1]['overhead_percent'][0]:.1f} % of an exact sweep is outside the model's operations")
     torch.set_num_threads(threads)
     for width, heads, layers, frames, side, options in SHAPES:
         vlm = random_model(base, width, heads, layers)
@@ -186,12 +182,11 @@ def main() -> None:
     tables.append(_large(base))
     device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
     table = pd.concat(tables).assign(device=device, torch=torch.__version__, peak_memory_mb=peak)
-    write_atomic(paths.DATA / "bench" / f"{base.device.type}.csv", table.round(6).to_csv(index=False).encode())
+    paths.write_atomic(paths.DATA / "bench" / f"{base.device.type}.csv", table.round(6).to_csv(index=False).encode())
     print(ratios(table).round(1).to_string())
     print("the same in floating-point operations\n", ratios(table, "gflop").round(1).to_string(), sep="")
     print(f"{device}, torch {torch.__version__}, {peak} MiB of memory at most")
-    fig, _ = figures.bench(table, ratios(table))
-    figures.save(fig, "bench", table, ALT, model="bench")
+    figures.save(figures.bench(table, ratios(table))[0], "bench", table, ALT, model="bench")
 
 
 def _large(base: VideoLLM) -> pd.DataFrame:

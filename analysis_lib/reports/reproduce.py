@@ -18,7 +18,6 @@ from analysis_lib import paths
 from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import is_open
-from analysis_lib.paths import write_atomic
 from analysis_lib.reports.runner import check_parameters, parameters_of, run_notebook
 from analysis_lib.study.request import check_request
 from analysis_lib.study.tables import SECONDS
@@ -52,17 +51,15 @@ def assign(notebooks: Sequence[Path], given: dict) -> list[dict[str, Any]]:
 def executed_folder(model: str, out: str = "", base: Path = paths.EXECUTED) -> Path:
     """Where the executed copies of a model go; StudyError if nothing can be written there."""
     folder = (Path(out) / "executed" if out else base) / Path(model).name
-    probe = folder / ".writable"
-    write_atomic(probe, b"")
+    paths.write_atomic(probe := folder / ".writable", b"")
     probe.unlink()
     return folder
 
 
 def reproduce(given: dict, which: str = "", *, folder: Path = paths.NOTEBOOKS, base: Path = paths.EXECUTED) -> float:
     """Execute the notebooks of `folder` that `which` selects, a line of progress each; the seconds that they took.
-    `given` are parameters by name, as values or as text from a command line; `base` is the parent of the executed
-    copies when `given` has no `out`. Raises StudyError for bad input, if possible before the first kernel starts, and
-    NotebookFailed."""
+    `given` are parameters by name, as values or text; `base` is the parent of the executed copies if they have no
+    `out`. Raises StudyError for bad input, if possible before the first kernel starts, and NotebookFailed."""
     if is_open(benchmark := str(given.get("benchmark", ""))):
         raise StudyError(f"the notebooks need options, {benchmark} has none; docs/open_ended.md says how to measure it")
     notebooks = select(which, folder)
