@@ -1,8 +1,7 @@
 """The command line: `python -m analysis_lib VERB …`.
 
-Verbs and options are said here once; what a verb needs is imported when it runs, so help and mistyped names answer at
-once. Bad input ends with one line on stderr and exit code 2; an interrupted run ends with 130, and the same command
-goes on where it stopped.
+What a verb needs is imported when it runs, so help and mistyped names answer at once. Bad input ends with one line on
+stderr and exit code 2; an interrupted run ends with 130, and the same command goes on where it stopped.
 """
 
 import argparse
@@ -71,9 +70,8 @@ def _sweep(**given: str) -> None:
     from analysis_lib.study import runs as study
 
     found = study.sweep(**given)
-    right, skipped = int(found.baseline["correct"].sum()), len(found.skipped)
-    counts = f"{len(found.baseline)} samples stored, {right} answered correctly, {skipped} skipped"
-    print(f"{counts}; results in {found.dir}")
+    stored, right, skipped = len(found.baseline), int(found.baseline["correct"].sum()), len(found.skipped)
+    print(f"{stored} samples stored, {right} answered correctly, {skipped} skipped; results in {found.dir}")
     for row in found.skipped.head(5).itertuples():
         print(f"skipped {row.sample_id}: {row.reason}")
     if skipped > 5:
@@ -110,8 +108,7 @@ def _benchmark(out: Path = paths.BENCHMARK) -> None:
     """Render the embedded benchmark."""
     from analysis_lib.embedded import quiz
 
-    quiz.write_benchmark(out)
-    print(f"the embedded benchmark is in {out}")
+    print(f"the embedded benchmark is in {quiz.write_benchmark(out)}")
 
 
 def _doctor(benchmark: str) -> int:
@@ -132,16 +129,6 @@ VERBS = {
 }
 
 
-def _run(verb: str, words: Sequence[str]) -> int:
-    if verb not in VERBS:
-        raise StudyError(f"unknown verb {verb!r}; known: {', '.join(VERBS)}")
-    run, options = VERBS[verb]
-    parser = _Parser(f"python -m analysis_lib {verb}", description=run.__doc__, allow_abbrev=False)
-    for name, (shown, text, *more) in options.items():
-        parser.add_argument(name, metavar=shown, help=text, default=argparse.SUPPRESS, **dict(*more))
-    return run(**vars(parser.parse_args(words))) or 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0, 1 (a notebook failed), 2 (bad input) or 130 (interrupted)."""
     verb, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
@@ -150,7 +137,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"  {name:<10} {run.__doc__}" for name, (run, _) in VERBS.items()))
         return 0
     try:
-        return _run(verb, words)
+        if verb not in VERBS:
+            raise StudyError(f"unknown verb {verb!r}; known: {', '.join(VERBS)}")
+        run, options = VERBS[verb]
+        parser = _Parser(f"python -m analysis_lib {verb}", description=run.__doc__, allow_abbrev=False)
+        for name, (shown, text, *more) in options.items():
+            parser.add_argument(name, metavar=shown, help=text, default=argparse.SUPPRESS, **dict(*more))
+        return run(**vars(parser.parse_args(words))) or 0
     except (StudyError, OSError) as error:  # OSError: a full disk, for one
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return error.code if isinstance(error, StudyError) else 2

@@ -5,8 +5,7 @@ random ones, by class of edge set, and counts floating-point operations. *publis
 own rule: one complete multimodal forward per condition, vision tower and output head on all positions included, eager
 attention; one such forward is timed and counted, and multiplied. The clean pass from which `exact` starts and the
 receipt are paid once a sample and have rows of their own. "all" is one sweep of all edge sets in `exact`, that pass
-included, and the sum of the classes in the other two, whose forwards share nothing. Times are medians over repeats,
-taken in turns. LLaVA-NeXT-7B's shape is counted without weights, and timed where there is a GPU.
+included, and the sum of the classes in the other two, whose forwards share nothing.
 """
 
 import copy
@@ -14,7 +13,6 @@ import platform
 import resource
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 from unittest import mock
 
 import pandas as pd
@@ -23,7 +21,7 @@ from transformers import AutoModelForImageTextToText
 
 from analysis_lib import figures, paths
 from analysis_lib.inputs.records import Question
-from analysis_lib.instrument import exact, knockout
+from analysis_lib.instrument import knockout
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.instrument.receipts import measure
@@ -31,7 +29,6 @@ from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.prompts import build_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import build_roles
-from analysis_lib.paths import write_atomic
 from analysis_lib.reports.profiles import costs, overhead, peak_bytes
 
 CLASSES = {
@@ -53,14 +50,14 @@ ALT = (
 def random_model(base: VideoLLM, width: int, heads: int, layers: int) -> VideoLLM:
     """The embedded model's vision tower and tokenizer with a random decoder of another size."""
     decoder = _shape(width, heads, layers, 3 * width)
-    return _built(base, f"random-{width}x{layers}", decoder, {}, base.device, torch.float32)
+    return _built(base, f"random-{width}x{layers}", base.device, torch.float32, decoder, {})
 
 
 def large_model(base: VideoLLM, device: torch.device) -> VideoLLM:
     """A random model of LLaVA-NeXT-7B's size with a CLIP-L tower, in bfloat16; on "meta" it has no weights."""
     decoder = _shape(*LARGE[:3], 11008) | {"vocab_size": 32064}
     tower = _shape(1024, 16, 24, 4096) | {"image_size": 336, "patch_size": 14}
-    return _built(base, "LLaVA-NeXT-7B shape", decoder, tower, device, torch.bfloat16)
+    return _built(base, "LLaVA-NeXT-7B shape", device, torch.bfloat16, decoder, tower)
 
 
 def _shape(width: int, heads: int, layers: int, inner: int) -> dict[str, int]:
@@ -68,7 +65,7 @@ def _shape(width: int, heads: int, layers: int, inner: int) -> dict[str, int]:
     return sizes | {"num_attention_heads": heads, "num_key_value_heads": heads}
 
 
-def _built(base: VideoLLM, name: str, decoder: dict, tower: dict, device: torch.device, dtype: torch.dtype) -> VideoLLM:
+def _built(base: VideoLLM, name: str, device: torch.device, dtype: torch.dtype, decoder: dict, tower: dict) -> VideoLLM:
     config = copy.deepcopy(base.hf.config)
     config.text_config.update(decoder)
     config.vision_config.update(tower)
@@ -80,8 +77,7 @@ def _built(base: VideoLLM, name: str, decoder: dict, tower: dict, device: torch.
 
 def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs:
     """A prompt with random video tokens, `frames` × `side` × `side` of them."""
-    sample = Question("What does the red circle do in the video?", OPTIONS[:options])
-    prompt = build_prompt(sample, vlm.protocol)
+    prompt = build_prompt(Question("What does the red circle do in the video?", OPTIONS[:options]), vlm.protocol)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True)
     roles = build_roles(prompt, encoded["offset_mapping"], grid=(frames, side, side), answer=0)
     n, width = len(roles.names), vlm.hf.get_input_embeddings().embedding_dim
@@ -91,10 +87,8 @@ def random_inputs(vlm: VideoLLM, frames: int, side: int, options: int) -> Inputs
 
 
 def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> pd.DataFrame:
-    """Rows of cost: one per class of edge set and procedure, the clean pass, and the receipt.
-
-    `repeats` 0 counts operations and times nothing (see `count_operations`).
-    """
+    """Rows of cost: one per class of edge set and procedure, the clean pass, and the receipt. Times are medians over
+    `repeats`, taken in turns; 0 counts operations and times nothing (see `counted`)."""
     depth = len(decoder_layers(vlm))
 
     def receipt() -> None:
@@ -103,11 +97,10 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> pd.DataFr
         measure(vlm, inputs, mask, torch.zeros(1, device=vlm.device))
 
     # edge sets, procedure, conditions, what to run, and how often
-    runs = [("clean pass", "exact", 1, _afresh(inputs, lambda: exact.record(vlm, inputs)), 1)]
+    runs = [("clean pass", "exact", 1, sweep_alone(vlm, inputs, ()), 1)]
     for label, names in CLASSES.items():
         n = depth * len(names)
-        # Complete passes do not differ in what they compute, so one is enough to count.
-        some, times = (None, 1) if repeats else (1, n)
+        some, times = (None, 1) if repeats else (1, n)  # complete passes compute the same, so one is enough to count
         runs += [
             (label, "exact", n, _sweep(vlm, inputs, "exact", names), 1),
             (label, "full", n, _sweep(vlm, inputs, "full", names, some), times),
@@ -119,29 +112,19 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> pd.DataFr
     table = pd.DataFrame([run[:3] for run in runs], columns=["edge_sets", "procedure", "conditions"])
     table = table.join(costs([run[3:] for run in runs], repeats))
     complete = table.query("procedure in ['full', 'published']")  # passes that share nothing
-    total = complete.groupby("procedure").sum(min_count=1).assign(edge_sets="all").reset_index()
+    total = complete.groupby("procedure", as_index=False).sum(min_count=1).assign(edge_sets="all")
     shape = {"model": vlm.name, "layers": depth, "frames": int(inputs.roles.frame_of.max())}
     shape |= {"positions": inputs.n, "options": len(inputs.letter_ids), "threads": torch.get_num_threads()}
     return pd.concat([table, total], ignore_index=True).assign(**shape)[[*shape, *table]]
 
 
-NO_NUMBERS = mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
-
-
-@NO_NUMBERS  # it looks at positions
-def count_operations(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
-    """The same rows for a model on "meta", which has shapes but no numbers."""
-    return sweep_costs(vlm, inputs, repeats=0)
-
-
-@NO_NUMBERS
-@mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST)
-def count_memory(vlm: VideoLLM, inputs: Inputs) -> int:
-    """MiB that an exact sweep on a large GPU holds beyond the weights, counted from the sizes of its tensors.
-
-    An upper bound: attention scores are among them, which fused kernels never store.
-    """
-    return peak_bytes(sweep_alone(vlm, inputs)) >> 20
+@mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)  # it looks at positions
+def counted(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
+    """The same rows for a model on "meta", which has shapes but no numbers, and `gpu_memory_mb`: what an exact sweep on
+    a large GPU holds beyond the weights. An upper bound: scores of attention are in it, which fused kernels avoid."""
+    with mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST):
+        memory = peak_bytes(sweep_alone(vlm, inputs)) >> 20
+    return sweep_costs(vlm, inputs, repeats=0).assign(gpu_memory_mb=memory)
 
 
 def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
@@ -152,19 +135,15 @@ def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
         vlm.hf(inputs_embeds=inputs.embeds, use_cache=False)
 
 
-def sweep_alone(vlm: VideoLLM, inputs: Inputs) -> Callable[[], Any]:
-    """An exact sweep of one sample, all edge sets, its clean pass included each time it is called."""
-    return _afresh(inputs, _sweep(vlm, inputs, "exact", EDGE_SETS))
+def sweep_alone(vlm: VideoLLM, inputs: Inputs, names: Iterable[str] = EDGE_SETS) -> Callable[[], None]:
+    """An exact sweep of one sample, its clean pass included each time it is called; with no `names` only that pass."""
+    run = _sweep(vlm, inputs, "exact", names)
 
-
-def _afresh(inputs: Inputs, run: Callable[[], Any]) -> Callable[[], Any]:
-    """`run` without the record of an earlier clean pass."""
-
-    def forgetful() -> None:
-        inputs.calls = None
+    def afresh() -> None:
+        inputs.calls = None  # no record of an earlier clean pass
         run()
 
-    return forgetful
+    return afresh
 
 
 def _sweep(vlm: VideoLLM, inputs: Inputs, mode: str, names: Iterable[str], most: int | None = None) -> Callable:
@@ -186,16 +165,14 @@ def ratios(table: pd.DataFrame, of: str = "seconds") -> pd.DataFrame:
 
 def main() -> None:
     """Measure everything, print the ratios, store data/bench/<device>.csv and the figure."""
-    base, tables = load_model("embedded"), []
-    threads = torch.get_num_threads()
+    base, tables, threads = load_model("embedded"), [], torch.get_num_threads()
     for number in {threads, 1} if base.device.type == "cpu" else {threads}:
         print(f"{base.name}, {number} CPU threads", flush=True)
         torch.set_num_threads(number)
         inputs = random_inputs(base, base.num_frames, 3, 4)
-        measured = sweep_costs(base, inputs, repeats=15)
-        part = overhead(sweep_alone(base, inputs))
-        print(f"{part:.1f} % of an exact sweep is outside the model's operations")
-        tables.append(measured.assign(overhead_percent=part))
+        table = sweep_costs(base, inputs, repeats=15)
+        tables.append(table.assign(overhead_percent=overhead(sweep_alone(base, inputs))))
+        print(f"{tables[-1]['overhead_percent'][0]:.1f} % of an exact sweep is outside the model's operations")
     torch.set_num_threads(threads)
     for width, heads, layers, frames, side, options in SHAPES:
         vlm = random_model(base, width, heads, layers)
@@ -205,12 +182,11 @@ def main() -> None:
     tables.append(_large(base))
     device = torch.cuda.get_device_name() if base.device.type == "cuda" else platform.machine()
     table = pd.concat(tables).assign(device=device, torch=torch.__version__, peak_memory_mb=peak)
-    write_atomic(paths.DATA / "bench" / f"{base.device.type}.csv", table.round(6).to_csv(index=False).encode())
+    paths.write_atomic(paths.DATA / "bench" / f"{base.device.type}.csv", table.round(6).to_csv(index=False).encode())
     print(ratios(table).round(1).to_string())
     print("the same in floating-point operations\n", ratios(table, "gflop").round(1).to_string(), sep="")
     print(f"{device}, torch {torch.__version__}, {peak} MiB of memory at most")
-    fig, _ = figures.bench(table, ratios(table))
-    figures.save(fig, "bench", table, ALT, model="bench")
+    figures.save(figures.bench(table, ratios(table))[0], "bench", table, ALT, model="bench")
 
 
 def _large(base: VideoLLM) -> pd.DataFrame:
@@ -220,8 +196,7 @@ def _large(base: VideoLLM) -> pd.DataFrame:
     inputs = random_inputs(vlm, *LARGE[3:])
     print(f"{vlm.name}, {inputs.n} positions", flush=True)
     if not gpu:
-        memory = count_memory(vlm, inputs)
-        return count_operations(vlm, inputs).assign(gpu_memory_mb=memory)
+        return counted(vlm, inputs)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     measured = sweep_costs(vlm, inputs, repeats=1)

@@ -1,7 +1,6 @@
 """What runs cost: seconds, operations, the share of time that is not the model's own work, and memory.
 
-torch counts operations and says who calls them. What tensors hold is counted here: torch's MemTracker adds inputs and
-weights to it.
+torch counts operations and says who calls them; its MemTracker adds inputs and weights, so memory is counted here.
 """
 
 import statistics
@@ -27,9 +26,7 @@ MODEL, OURS = "the model's", "ours"  # whose operations a profiler sees
 @torch.no_grad()
 def costs(runs: list[tuple[Callable[[], Any], int]], repeats: int) -> pd.DataFrame:
     """Median `seconds`, and `gflop`, 10^9 floating-point operations, of each of `runs`, times how often it is needed.
-
-    They are timed in turns, so that a slow moment of the machine meets them all.
-    """
+    They are timed in turns, so that a slow moment of the machine meets them all."""
     counted = []
     for run, _ in runs:
         with FlopCounterMode(display=False) as counter:
@@ -50,11 +47,8 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 def overhead(run: Callable[[], Any], *, repeats: int = 25) -> float:
     """Percent of an exact sweep's time outside the model's operations: Python, masks, rows and keys that are moved.
-
-    An operation is the model's if one of its modules or its attention kernel calls it, and ours if our code does, that
-    between a module and the kernel included. Operations are timed under the profiler and the sweep without it, since
-    its bookkeeping is no part of a sweep; in turns, medians of both.
-    """
+    Operations are timed under the profiler and the sweep without it, since its bookkeeping is no part of a sweep; in
+    turns, medians of both."""
     kernels, spent = [], []
     run()
     for _ in range(repeats):
@@ -68,17 +62,16 @@ def overhead(run: Callable[[], Any], *, repeats: int = 25) -> float:
 
 @contextmanager
 def _owners() -> Iterator[None]:
-    """Inside the block a profiler sees whose code calls an operation."""
+    """Inside the block a profiler sees whose code calls an operation: the model's if one of its modules or its
+    attention kernel does, ours if our code does, that between a module and the kernel included."""
 
     def marked(name: str, run: Callable) -> Callable:  # a new mark each call: modules call modules
         return lambda *args, **kwargs: record_function(name)(run)(*args, **kwargs)
 
     kernel = grouped._kernel
-    with (
-        mock.patch.object(torch.nn.Module, "__call__", marked(MODEL, torch.nn.Module.__call__)),
-        mock.patch.object(grouped, "_grouped", marked(OURS, grouped._grouped)),
-        mock.patch.object(grouped, "_kernel", lambda *args: marked(MODEL, kernel(*args))),
-    ):
+    between = {"_grouped": marked(OURS, grouped._grouped), "_kernel": lambda *args: marked(MODEL, kernel(*args))}
+    module = mock.patch.object(torch.nn.Module, "__call__", marked(MODEL, torch.nn.Module.__call__))
+    with module, mock.patch.multiple(grouped, **between):
         yield
 
 
@@ -90,18 +83,14 @@ def _owner(event: Any) -> str:
 
 def peak_bytes(run: Callable[[], Any]) -> int:
     """The most bytes that tensors made by `run` hold at once, by their sizes: on "meta" too, where nothing is held.
-
-    Memory inside one fused kernel is not seen.
-    """
+    Memory inside one fused kernel is not seen."""
     with _Held() as held:
         run()
     return held.peak
 
 
 class _Held(TorchDispatchMode):
-    """Counts each new storage from the operation that makes it until it is freed."""
-
-    now, peak = 0, 0
+    now, peak = 0, 0  # bytes; each new storage counts from the operation that makes it until it is freed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         given = _storages((args, kwargs))  # their views, and what is changed in place, are not new

@@ -7,19 +7,14 @@ import pandas as pd
 from analysis_lib import findings, paths
 from analysis_lib.errors import StudyError
 
-BEGIN, END = "<!-- findings: written by `make readme` -->\n", "<!-- end of findings -->\n"
 FINDINGS = {  # of the paper, by the notebook that measures them: the statement, and the claims that make it up
-    "01_cross_frame_interaction": (
-        "Temporal reasoning starts with cross-frame interaction in early-to-middle layers",
+    "01_cross_frame_interaction": ("Temporal reasoning starts with cross-frame interaction in early-to-middle layers",
         ("cross-frame early", "video training", "first half decides")),
-    "02_video_language_integration": (
-        "Then video and language meet in middle layers, on temporal words",
+    "02_video_language_integration": ("Then video and language meet in middle layers, on temporal words",
         ("integration in the middle", "integration before answer", "temporal words later")),
-    "03_answer_emergence": (
-        "Then the answer is ready in middle-to-late layers",
+    "03_answer_emergence": ("Then the answer is ready in middle-to-late layers",
         ("answer in the second half", "answer after integration", "true option dominates")),
-    "04_effective_pathways": (
-        "Keeping only these pathways keeps the accuracy",
+    "04_effective_pathways": ("Keeping only these pathways keeps the accuracy",
         ("pathway keeps accuracy", "pathway beats random", "most edges closed")),
 }  # fmt: skip
 
@@ -46,35 +41,31 @@ def cost_block() -> str:
     for threads, rows in costs.loc["embedded"].groupby("threads"):
         seconds, last = rows.loc["all"]["seconds"], rows.loc["into last"]["seconds"]
         text += (
-            f"- {threads} CPU thread{'s' * (threads > 1)}: {_compared(seconds, '.2f', ' s')}. Into the "
+            f"- {threads} CPU thread{'s' * (threads > 1)}: {_compared(seconds, '{:.2f} s')}. Into the "
             f"last token, exact is {last['full'] / last['exact']:.0f} times faster than full. "
             f"{rows['overhead_percent'].iloc[0]:.0f} % of exact's time is outside the model's own operations.\n"
         )
     tera = costs.loc["LLaVA-NeXT-7B shape", "all"]["gflop"] / 1e3
     return text + (
-        f"\nCounted for the shape of LLaVA-NeXT-7B, in 10¹² operations: {_compared(tera, ',.0f')}; its exact sweep "
+        f"\nCounted for the shape of LLaVA-NeXT-7B, in 10¹² operations: {_compared(tera, '{:,.0f}')}; its exact sweep "
         f"holds {table['gpu_memory_mb'].max() / 1024:.0f} GiB at most beyond the weights.\n"
     )
 
 
-def _compared(cost: pd.Series, form: str, unit: str = "") -> str:
+def _compared(cost: pd.Series, form: str) -> str:
     """The three procedures' costs, and how many times that of `exact` the others have."""
-    others = [
-        f"{cost[name]:{form}}{unit} {name} ({cost[name] / cost['exact']:.1f} times)" for name in ("full", "published")
-    ]
-    return ", ".join([f"{cost['exact']:{form}}{unit} exact", *others])
+    times = {name: f" ({cost[name] / cost['exact']:.1f} times)" for name in ("full", "published")}
+    return ", ".join(f"{form.format(cost[name])} {name}{more}" for name, more in ({"exact": ""} | times).items())
 
 
-BLOCKS = {
-    (BEGIN, END): findings_block,
-    ("<!-- cost: written by `make readme` -->\n", "<!-- end of cost -->\n"): cost_block,
-}
+BLOCKS = {"findings": findings_block, "cost": cost_block}
 
 
 def write_readme(path: Path = paths.ROOT / "README.md") -> None:
     """Replace the blocks between the marks. StudyError if marks are not there once each."""
     text = path.read_text()
-    for (begin, end), block in BLOCKS.items():
+    for name, block in BLOCKS.items():
+        begin, end = f"<!-- {name}: written by `make readme` -->\n", f"<!-- end of {name} -->\n"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise StudyError(f"{path} must hold the marks {begin.strip()} and {end.strip()} once each")
         before, rest = text.split(begin)

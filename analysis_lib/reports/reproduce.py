@@ -1,24 +1,16 @@
 """The whole study in one command: `python -m analysis_lib reproduce` executes the notebooks in order.
 
-What a notebook promises. One cell tagged `parameters` holds only lines such as `samples: int = 0  # a task, 0 = all`
-(str, int, float or bool); among them are `model`, `out` and `compute`.
-
-* `out = ""` writes to the committed places (data/results, figures, notebooks/executed). Any other value is a folder
-  below which everything is written; the executed copies go to OUT/executed/<model>.
-* `image_model = ""`: there is no image-only base to compare with, and notebook 01 shows the model alone. This is what
-  another `--model` gets unless it names its base.
-* `compute = False` is the redraw: no model is loaded, and where rows are missing the study names the command that
-  measures them.
-
-An option goes to every selected notebook that takes a parameter of that name. One that none takes is refused, and so is
-a redraw or another output folder where a single notebook could not follow it. Nothing is skipped because it ran before:
-the results store knows which rows exist, so a second run only draws.
+A notebook has one cell tagged `parameters`, of lines such as `samples: int = 0  # a task, 0 = all`. Among them are
+`model`, `out` ("": the committed places; else a folder for everything, copies in OUT/executed/<model>) and `compute`
+(False: draw stored results, without a model). An option goes to every selected notebook that takes it; refused are one
+that none takes, and a redraw or another folder where a single notebook could not follow. Nothing is skipped because it
+ran before: the results store knows which rows exist, so a second run only draws.
 """
 
 import csv
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +18,6 @@ from analysis_lib import paths
 from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import is_open
-from analysis_lib.paths import write_atomic
 from analysis_lib.reports.runner import check_parameters, parameters_of, run_notebook
 from analysis_lib.study.request import check_request
 from analysis_lib.study.tables import SECONDS
@@ -47,7 +38,7 @@ def select(which: str = "", folder: Path = paths.NOTEBOOKS) -> list[Path]:
     return [path for path in known if not wanted or path.name.startswith(wanted)]
 
 
-def assign(notebooks: Sequence[Path], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+def assign(notebooks: Sequence[Path], given: dict) -> list[dict[str, Any]]:
     """The checked parameters of each notebook; StudyError for a parameter that goes nowhere."""
     takes = [parameters_of(notebook) for notebook in notebooks]
     known = {name for names in takes for name in names}  # what is not goes to all, so the first one refuses it
@@ -60,21 +51,15 @@ def assign(notebooks: Sequence[Path], given: Mapping[str, Any]) -> list[dict[str
 def executed_folder(model: str, out: str = "", base: Path = paths.EXECUTED) -> Path:
     """Where the executed copies of a model go; StudyError if nothing can be written there."""
     folder = (Path(out) / "executed" if out else base) / Path(model).name
-    probe = folder / ".writable"
-    write_atomic(probe, b"")
+    paths.write_atomic(probe := folder / ".writable", b"")
     probe.unlink()
     return folder
 
 
-def reproduce(
-    given: Mapping[str, Any], which: str = "", *, folder: Path = paths.NOTEBOOKS, base: Path = paths.EXECUTED
-) -> float:
-    """Execute the selected notebooks of `folder`, with one line of progress each; return the seconds that they took.
-
-    `given` are parameters by name, as values or as text from a command line; `which`: see `select`; `base` is the
-    parent of the executed copies when `given` has no `out`. Raises StudyError for bad input, before the first kernel
-    starts where that can be known, and NotebookFailed.
-    """
+def reproduce(given: dict, which: str = "", *, folder: Path = paths.NOTEBOOKS, base: Path = paths.EXECUTED) -> float:
+    """Execute the notebooks of `folder` that `which` selects, a line of progress each; the seconds that they took.
+    `given` are parameters by name, as values or text; `base` is the parent of the executed copies if they have no
+    `out`. Raises StudyError for bad input, if possible before the first kernel starts, and NotebookFailed."""
     if is_open(benchmark := str(given.get("benchmark", ""))):
         raise StudyError(f"the notebooks need options, {benchmark} has none; docs/open_ended.md says how to measure it")
     notebooks = select(which, folder)
@@ -98,10 +83,9 @@ def reproduce(
     return took
 
 
-def forecast(given: Mapping[str, Any], took: float) -> str:
+def forecast(given: dict, took: float) -> str:
     """How long all questions would take, after a run with `given` (`samples`, and an `out` of its own) took `took`
-    seconds: what each sweep spent on its samples grows with their number, the rest stays.
-    """
+    seconds: what each sweep spent on its samples grows with their number, the rest stays."""
     request = check_request(model="", benchmark=given.get("benchmark", "embedded"), tasks=given.get("tasks"))
     asked = Counter(sample.task for sample in door.load_benchmark(request.benchmark, tasks=request.tasks)[0])
     a_task = next(names["map_samples"] for names in map(parameters_of, select()) if "map_samples" in names)

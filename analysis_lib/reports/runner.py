@@ -1,10 +1,8 @@
 """Runs one notebook with checked parameters and writes an executed copy that is the same every time.
 
-papermill replaces the values of a notebook's parameter cell and executes it in a fresh kernel. It is lenient where a
-study must be strict, so this module (the only one that imports papermill) adds three things. Parameters are checked
-against the notebook before a kernel starts: an unknown name or a value of the wrong type is refused. The kernel is the
-interpreter that runs this module, whatever kernels the machine has registered, and it starts in the caller's folder, so
-relative paths mean the same in both. What changes from run to run (times, paths, random cell ids) is removed.
+papermill replaces the values of a notebook's parameter cell and executes it in a fresh kernel. This module makes it
+strict: parameters are checked before a kernel starts; the kernel is this very interpreter, whatever the machine has
+registered, in the caller's folder; what changes from run to run (times, paths, random cell ids) is removed.
 """
 
 import ast
@@ -35,9 +33,7 @@ class NotebookFailed(StudyError):
 
 def parameters_of(notebook: Path) -> dict[str, str | int | float | bool]:
     """The defaults of the parameters that a notebook takes, by name, in the order of its cell tagged `parameters`.
-
-    Raises StudyError when there is not exactly one such cell, or it holds anything but typed plain values.
-    """
+    Raises StudyError when there is not exactly one such cell, or it holds anything but typed plain values."""
     sources = [cell.source for cell in read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
     if len(sources) != 1:
         raise StudyError(f"{notebook.name}: {len(sources)} cells are tagged `parameters`; exactly one is needed")
@@ -56,28 +52,20 @@ def parameters_of(notebook: Path) -> dict[str, str | int | float | bool]:
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values in the types that the notebook declares; text from a command line is converted.
-
-    Raises StudyError for a name that the notebook does not take, and for a value that is not of its type.
-    """
+    """The given values in the types that the notebook declares; text from a command line is converted. Raises
+    StudyError for a name that the notebook does not take, and for a value that is not of its type."""
     defaults, values = parameters_of(notebook), {}
     for name, value in given.items():
         if name not in defaults:
             raise StudyError(f"{notebook.name}: unknown parameter {name}; it takes {', '.join(defaults)}")
         kind = type(defaults[name])
         try:
-            values[name] = _convert(value, kind)
+            if type(value) not in (str, kind) and (type(value), kind) != (int, float):
+                raise TypeError
+            values[name] = YES_NO[str(value).lower()] if kind is bool else kind(value)
         except (KeyError, TypeError, ValueError):
             raise StudyError(f"{notebook.name}: parameter {name} takes {kind.__name__}, not {value!r}") from None
     return values
-
-
-def _convert(value: Any, kind: type) -> Any:
-    if type(value) is kind or (kind is float and type(value) is int):
-        return kind(value)
-    if not isinstance(value, str):
-        raise TypeError
-    return YES_NO[value.lower()] if kind is bool else kind(value)
 
 
 def read(notebook: Path) -> nbformat.NotebookNode:
@@ -86,24 +74,6 @@ def read(notebook: Path) -> nbformat.NotebookNode:
         return nbformat.read(notebook, as_version=4)
     except (OSError, ValueError) as error:  # nbformat's own errors are ValueErrors
         raise StudyError(f"cannot read the notebook {notebook}: {str(error).splitlines()[0]}") from None
-
-
-def clean(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Remove in place what differs from run to run although nothing changed, and return the notebook."""
-    for position, part in enumerate([nb, *nb.cells]):
-        for key in VOLATILE:
-            part.metadata.pop(key, None)
-        tags = part.metadata.get("tags")
-        if tags == []:  # papermill adds empty lists
-            del part.metadata["tags"]
-        elif tags and (tags[0] == "injected-parameters" or tags[0].startswith("papermill")):
-            part["id"] = f"{tags[0]}-{position}"  # papermill draws these at random
-        outputs = part.get("outputs", [])
-        for output in outputs:
-            if output.get("name") == "stderr":
-                output["text"] = BAR_TIMES.sub("", output.text)
-        outputs[:] = [output for output in outputs if output.get("name") != "stderr" or output.text.strip()]
-    return nb
 
 
 def _kernel_manager(scratch: str) -> type:
@@ -124,11 +94,9 @@ def _kernel_manager(scratch: str) -> type:
 
 
 def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) -> None:
-    """Execute `notebook` with `parameters` and write the executed copy to `target`.
-
-    Raises StudyError when its input is bad, wrong parameters before a kernel starts, and NotebookFailed when a cell
-    raises anything else or the kernel dies. A copy with the error is kept as `<name>.failed.ipynb` beside `target`.
-    """
+    """Execute `notebook` with `parameters` and write the executed copy to `target`. Raises StudyError when its input is
+    bad, wrong parameters before a kernel starts, and NotebookFailed when a cell raises anything else or the kernel
+    dies. A copy with the error is kept as `<name>.failed.ipynb` beside `target`."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -145,7 +113,10 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) ->
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             _keep(copy, failed)
-            raise _failure(notebook, error, failed) from None
+            line = (ANSI.sub("", error.evalue).strip().splitlines() or [""])[-1]  # the last that Python would print
+            bad_input = error.ename in ("StudyError", "SampleError")
+            kind, what = (StudyError, line) if bad_input else (NotebookFailed, f"{error.ename}: {line}".rstrip(": "))
+            raise kind(f"{notebook.name}, In [{error.exec_count}]: {what} (kept as {failed})") from None
         except DeadKernelError:
             cause = "its kernel died, most often for want of memory; fewer SAMPLES or TASKS need less"
             raise NotebookFailed(f"{notebook.name}: {cause}") from None
@@ -153,13 +124,16 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) ->
 
 
 def _keep(copy: Path, target: Path) -> None:
-    write_atomic(target, f"{nbformat.writes(clean(read(copy)))}\n".encode())
-
-
-def _failure(notebook: Path, error: Any, failed: Path) -> StudyError:
-    """One line from papermill's error: the notebook, the cell, the last line that Python would print, the copy."""
-    text = (ANSI.sub("", error.evalue).strip().splitlines() or [""])[-1]
-    bad_input = error.ename in ("StudyError", "SampleError")
-    what = text if bad_input else f"{error.ename}: {text}".rstrip(": ")
-    kind = StudyError if bad_input else NotebookFailed
-    return kind(f"{notebook.name}, In [{error.exec_count}]: {what} (kept as {failed})")
+    """Write an executed notebook to `target`, without what differs from run to run although nothing changed."""
+    nb = read(copy)
+    for position, part in enumerate([nb, *nb.cells]):
+        tag = next(iter(part.metadata.get("tags", [])), "")
+        if tag.startswith(("injected-parameters", "papermill")):
+            part.id = f"{tag}-{position}"  # papermill draws these at random
+        for key in VOLATILE if tag else (*VOLATILE, "tags"):  # papermill adds empty lists of tags
+            part.metadata.pop(key, None)
+        for output in [output for output in part.get("outputs", []) if output.get("name") == "stderr"]:
+            output.text = BAR_TIMES.sub("", output.text)
+            if not output.text.strip():
+                part.outputs.remove(output)
+    write_atomic(target, f"{nbformat.writes(nb)}\n".encode())

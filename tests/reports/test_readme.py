@@ -6,10 +6,12 @@ from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.reports import readme
 
+BEGIN, END = "<!-- findings: written by `make readme` -->\n", "<!-- end of findings -->\n"
+
 
 def test_readme_states_the_stored_findings():
     text = (paths.ROOT / "README.md").read_text()
-    block = text.split(readme.BEGIN)[1].split(readme.END)[0]
+    block = text.split(BEGIN)[1].split(END)[0]
     assert block == readme.findings_block()
     assert block.count("](notebooks/executed/embedded/") == 4
 
@@ -19,11 +21,11 @@ def test_readme_states_the_stored_cost():
 
 
 def test_only_the_marked_block_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(readme, "BLOCKS", {(readme.BEGIN, readme.END): lambda: "new\n"})
+    monkeypatch.setattr(readme, "BLOCKS", {"findings": lambda: "new\n"})
     file = tmp_path / "README.md"
-    file.write_text(f"before\n{readme.BEGIN}old\n{readme.END}after\n")
+    file.write_text(f"before\n{BEGIN}old\n{END}after\n")
     readme.write_readme(file)
-    assert file.read_text() == f"before\n{readme.BEGIN}new\n{readme.END}after\n"
+    assert file.read_text() == f"before\n{BEGIN}new\n{END}after\n"
 
 
 def test_missing_marks_are_an_error(tmp_path):
