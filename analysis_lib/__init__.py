@@ -2,8 +2,7 @@
 
 The package measures information flow by cutting attention edges and reading what is left (`study.sweep`), and stores
 tidy tables from which figures and claims are made. Names below are imported on first use, so that `import
-analysis_lib` and the command line's help do not wait for torch.
-"""
+analysis_lib` and the command line's help do not wait for torch."""
 
 import lazy_loader
 

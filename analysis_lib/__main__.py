@@ -1,8 +1,7 @@
 """The command line: `python -m analysis_lib VERB …`.
 
 What a verb needs is imported when it runs, so help and mistyped names answer at once. Bad input ends with one line on
-stderr and exit code 2; an interrupted run ends with 130, and the same command goes on where it stopped.
-"""
+stderr and exit code 2; an interrupted run ends with 130, and the same command goes on where it stopped."""
 
 import argparse
 import sys

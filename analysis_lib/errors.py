@@ -1,7 +1,6 @@
 """The two errors of the study: input that cannot be used at all, and one sample that cannot be used.
 
-Both carry one line for the reader, which names the thing and the fix. The command line prints it.
-"""
+Both carry one line for the reader, which names the thing and the fix. The command line prints it."""
 
 
 class StudyError(ValueError):

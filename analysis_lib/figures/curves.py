@@ -1,6 +1,5 @@
 """Figures of curves, one panel a task and one for their mean: what a knockout around each layer, or of distant frames,
-costs, and after which layer the answer can be read.
-"""
+costs, and after which layer the answer can be read."""
 
 import textwrap
 

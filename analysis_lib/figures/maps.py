@@ -1,6 +1,5 @@
 """Figures of finer cuts: maps of frame x frame and of layer x head. The cells of a map are tested together, so that the
-largest of many is not taken for a finding by chance. Drops have the colour of their pathway, rises are grey.
-"""
+largest of many is not taken for a finding by chance. Drops have the colour of their pathway, rises are grey."""
 
 import textwrap
 

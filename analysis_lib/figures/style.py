@@ -1,6 +1,5 @@
 """The style of all figures, and how a figure is saved. Every pathway has one colour everywhere, and line styles repeat
-what colours say, for print. Titles come from claims or from the numbers: none says what the numbers do not.
-"""
+what colours say, for print. Titles come from claims or from the numbers: none says what the numbers do not."""
 
 import textwrap
 from collections.abc import Sequence

@@ -3,8 +3,7 @@
 A finding of the paper (see `paper.py`) becomes a number, larger if it supports the finding, and is compared with a
 threshold that was fixed from the paper before any result of this study was seen. The 95 % interval above it is
 "reproduced", below is "not reproduced", anything else "undecided". Layers (1-based) enter as share of the depth: the
-window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same.
-"""
+window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

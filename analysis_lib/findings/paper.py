@@ -4,8 +4,7 @@ Every function takes stored tables and returns a `Claim`; name, statement, thres
 baseline comes last and decides which samples enter: those that the untouched model gets right, as in the paper; for
 pathways all. Definitions are the paper's words made exact: "early-to-middle" is the first
 half of the depth, "middle" the middle half, "middle-to-late" the second half. The paper's own table E(b), put through
-these functions, comes out as reproduced for its four models.
-"""
+these functions, comes out as reproduced for its four models."""
 
 import numpy as np
 import pandas as pd

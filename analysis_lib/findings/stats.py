@@ -3,8 +3,7 @@
 Rows of one video (questions, layers, edge sets) are not independent; videos are. Every interval is a percentile
 bootstrap that draws whole videos with replacement, the same draws for all cells of a table: cells stay paired, and any
 contrast of them (halves of the depth, models, the mean over tasks) has an interval without further assumptions.
-Replicates are plain frames: row 0 is the estimate, the other rows are bootstrap draws, the columns are the cells.
-"""
+Replicates are plain frames: row 0 is the estimate, the other rows are bootstrap draws, the columns are the cells."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,8 +1,7 @@
 """All findings on all models, from stored tables alone: no model is loaded and nothing is measured.
 
 A model's results are the folders `<model>/<benchmark>-k<window>-<style>` that the other notebooks filled. What they did
-not measure is left out, so a finding can be absent, but never guessed.
-"""
+not measure is left out, so a finding can be absent, but never guessed."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,7 @@
 be asked becomes a `Skip` with its reason. The embedded benchmark is on disk in TVBench's layout, so all take one road.
 A draw of N questions per task depends on the seed and the item's number alone: a larger N contains the smaller one, so
 stored results stay useful when a run grows. Every question carries a hash of what was asked and of its clip, which a
-store compares before it mixes old rows with new ones.
-"""
+store compares before it mixes old rows with new ones."""
 
 import hashlib
 import json

@@ -2,8 +2,7 @@
 
 Questions are read as a sweep reads them and counted against the published ones; two frames of every clip's span are
 decoded as a sweep would. So what passes here can be measured, apart from damage in other frames. Videos that a licence
-keeps off the hub are a note, because nobody can download them; all else that a sweep would lose is a problem.
-"""
+keeps off the hub are a note, because nobody can download them; all else that a sweep would lose is a problem."""
 
 import hashlib
 import sys

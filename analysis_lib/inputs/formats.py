@@ -2,8 +2,7 @@
 
 One `Format` a benchmark, and nothing of a benchmark anywhere else. `sources` finds and reads the files, `benchmarks`
 makes samples of the items. Facts are from the benchmarks' own folders and loaders, as the paper's code uses them: field
-names, folders, the tasks whose questions are about a part of the video, the sampling rule.
-"""
+names, folders, the tasks whose questions are about a part of the video, the sampling rule."""
 
 import re
 from collections.abc import Callable, Mapping

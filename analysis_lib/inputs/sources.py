@@ -3,8 +3,7 @@
 ROOT is a folder that holds a benchmark as published, or a hub id with its commit (owner/name@COMMIT), which the hub
 client downloads or finds in its cache. Annotations are not trusted: a path in them that is absolute, climbs with `..`,
 or reaches through a link out of the benchmark is refused before anything is read there. What is wrong with a whole
-download ends in one StudyError, what is wrong with one item in a SampleError.
-"""
+download ends in one StudyError, what is wrong with one item in a SampleError."""
 
 import csv
 import io

@@ -2,5 +2,4 @@
 
 In: `Inputs` of a loaded `VideoLLM`, and conditions: edge sets in windows of layers, or pathways. Out: logits at the
 last position, readings of the residual stream, and a `Receipt` for every run. It stores nothing and knows no benchmark.
-May import `models` and `inputs`.
-"""
+May import `models` and `inputs`."""

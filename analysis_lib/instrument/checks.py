@@ -1,7 +1,6 @@
 """Does the instrument work on this model? The self-test, and the door by which a model comes in.
 
-A model of a family that is not in the table takes the common path only after the self-test passed on a made-up clip.
-"""
+A model of a family that is not in the table takes the common path only after the self-test passed on a made-up clip."""
 
 from collections import Counter
 from dataclasses import replace

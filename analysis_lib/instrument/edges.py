@@ -7,8 +7,7 @@ video tokens. `cross-frame` cuts what video tokens read from earlier frames, lea
 `frame 2->later frames` and `earlier frames->frame 5` the column and the row of such pairs.
 As in the paper, `question` in these names is the whole block from `Question:` to the last option, `question_only` the
 bare sentence, and where source and destination are the same, the diagonal is cut too (`last->last` is the last
-position's view of itself). Windows say in which layers an edge set is cut (paper, section 3).
-"""
+position's view of itself). Windows say in which layers an edge set is cut (paper, section 3)."""
 
 import re
 from dataclasses import dataclass

@@ -2,8 +2,7 @@
 
 Everything in a decoder layer but attention works row by row, so the rows of all conditions go through it as one long
 sequence, unpadded. Attention is called by group: an attention function of ours runs the model's own kernel on each,
-with the clean keys and values of the earlier rows in front. The masks come to it in place of the layer's own.
-"""
+with the clean keys and values of the earlier rows in front. The masks come to it in place of the layer's own."""
 
 import sys
 from collections.abc import Callable

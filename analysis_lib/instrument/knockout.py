@@ -3,8 +3,7 @@
 Attention knockout (Geva et al. 2023; the paper's section 3): a condition cuts an edge set in the layers of a window,
 and the last position is read out. Two modes give the same numbers. `exact` recomputes only the rows and layers that a
 condition can change (`exact.py`). `full` makes one complete pass per condition; every receipt repeats one condition in
-this way. Conditions run in batches; different samples never share one, so nothing is padded.
-"""
+this way. Conditions run in batches; different samples never share one, so nothing is padded."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence

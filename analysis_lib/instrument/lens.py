@@ -4,8 +4,7 @@ A state after some layer is passed through the final norm and the output head, a
 last position this shows at which depth the answer's letter becomes the likely next token (paper, section 3.4); at
 video positions, which word each patch of each frame is closest to (section 3.3). States are residual states, so the
 norm is applied exactly once at every layer. Attention maps show how much a token reads from each video token, with and
-without an edge set.
-"""
+without an edge set."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -34,19 +33,13 @@ def answer_emergence(vlm: VideoLLM, inputs: Inputs, clean: Clean, *, normed: boo
     logits = unembed(vlm, clean.last, norm=normed)  # (L, V)
     logits[-1] = clean.logits
     probability = logits.softmax(-1)[:, inputs.letter_ids].cpu().numpy()  # (L, options)
-    letters = LETTERS if len(inputs.roles.positions("options")) else [""] * probability.shape[1]
-    rows = [
-        (layer, letters[i], i == inputs.roles.answer, float(p), normed)
-        for layer, own in enumerate(probability, start=1)
-        for i, p in enumerate(own)
-    ]
+    letters, answer = LETTERS if len(inputs.roles.positions("options")) else [""], inputs.roles.answer
+    rows = [(n + 1, letters[i], i == answer, float(p), normed) for (n, i), p in np.ndenumerate(probability)]
     return pd.DataFrame(rows, columns=["layer", "option", "is_answer", "probability", "normed"])
 
 
 @torch.no_grad()
-def logit_lens(
-    vlm: VideoLLM, inputs: Inputs, clean: Clean, keywords: Mapping[str, Sequence[str]]
-) -> tuple[pd.DataFrame, np.ndarray]:
+def logit_lens(vlm: VideoLLM, clean: Clean, keywords: Mapping[str, Sequence[str]]) -> tuple[pd.DataFrame, np.ndarray]:
     """Words nearest to video tokens: counts of keywords per layer, and the top-1 token ids (L, N_v).
 
     `keywords` maps a kind ("spatial", …) to words. The frame has `layer` (1-based), `keyword`, `kind`, `count`: for

@@ -5,8 +5,7 @@ last one normed. Cutting: a pre-hook on a layer's attention module ANDs our mask
 that layer (the causal one where the model leaves it to the kernel), so its own limits, such as sliding windows, stay.
 Measuring: for the time of a `with` block the decoder calls an attention function of ours, which runs the very same SDPA
 kernel and beside it computes the weights in float32 from the queries, keys and mask that arrived. All of it undoes
-itself whatever happens inside a block.
-"""
+itself whatever happens inside a block."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -7,8 +7,7 @@ question -> last layer. These rules leave template tokens alone: these read the 
 position, a route around the pathway. `leak_report` finds such routes: information moves from key to query, one edge a
 layer, and stays where it is in between. The strict variant closes them by giving all text after the first video token
 the question's limits. Controls remove as many edges at random. Suppressed edges are not saved time: `flops_kept` counts
-what a forward pass would still have to compute, which is far more than the share of edges that stays open.
-"""
+what a forward pass would still have to compute, which is far more than the share of edges that stays open."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,11 +3,10 @@
 A knockout that silently does nothing looks like a finding ("this edge does not matter"). So every sample's run is
 checked from outside: an all-open mask must leave the untouched model's logits as they were; one condition is repeated
 alone, with the attention weights of its cut edges measured; and each mask must have been applied as often as planned.
-A failed receipt is an error, never a row.
-"""
+A failed receipt is an error, never a row."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Self
 
@@ -48,10 +47,6 @@ class Receipt:
         """Both receipts as one."""
         join = {f.name: max if isinstance(f.default, float) else sum for f in fields(self)}
         return replace(self, **{name: how((getattr(self, name), getattr(other, name))) for name, how in join.items()})
-
-    def to_dict(self) -> dict[str, float | int]:
-        """Plain numbers for JSON."""
-        return asdict(self)
 
     def check(self, dtype: torch.dtype) -> Self:
         """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked."""

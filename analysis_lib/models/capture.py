@@ -2,8 +2,7 @@
 
 The forward is started on the processor's output and stopped by a hook on the decoder. What stands in the call is all
 that later passes need: merged embeddings, positions, masks, features that the decoder adds between its layers. The
-vision features are kept too, so that the untouched model can be run again, for comparison, without its tower.
-"""
+vision features are kept too, so that the untouched model can be run again, for comparison, without its tower."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping

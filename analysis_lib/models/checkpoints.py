@@ -1,7 +1,6 @@
 """Finding a checkpoint, and what its folder says before anything heavy is imported.
 
-An unknown name, a wrong kind of model or a half-finished download ends in one line that says what to do.
-"""
+An unknown name, a wrong kind of model or a half-finished download ends in one line that says what to do."""
 
 import hashlib
 import json

@@ -1,8 +1,7 @@
 """The parts of a language model that every knockout and every reading needs: decoder, layers, norm, output head.
 
 All families are reached through the same few functions. What a decoder is called with was found when the prompt was
-merged (`records.Inputs`), so nothing here knows a family.
-"""
+merged (`records.Inputs`), so nothing here knows a family."""
 
 from typing import Any
 

@@ -3,8 +3,7 @@
 A native video model of transformers needs no code of its own (`native.py`): its processor makes the prompt, its
 forward the decoder's inputs, and attention is cut through the arguments of its unmodified layers. The table holds the
 few facts that cannot be read off processor or model. An architecture that is not in it takes the same path with the
-default facts, after checks that stop with one message.
-"""
+default facts, after checks that stop with one message."""
 
 import json
 from contextlib import suppress

@@ -1,8 +1,7 @@
 """Loading a checkpoint into a `VideoLLM`, strictly, through unmodified classes of transformers.
 
 A tensor that is missing, unexpected or of another shape is an error that names it, since a silently untrained layer
-gives plausible nonsense.
-"""
+gives plausible nonsense."""
 
 import ctypes
 import itertools

@@ -1,8 +1,7 @@
 """One sample merged with its clip, for every model: prompt, video tokens, roles, letters.
 
 Two paths lead there. Native video models bring their own processor (`native.py`); the published study's image models
-are shown a clip frame by frame (`pooled.py`). What differs between families is one table (`families.py`).
-"""
+are shown a clip frame by frame (`pooled.py`). What differs between families is one table (`families.py`)."""
 
 import numpy as np
 import torch

@@ -3,8 +3,7 @@
 The chat template is rendered once. For each sample the processor gets our decoded frames with its own sampling off, and
 puts text for the one placeholder: video tokens, and in many families timestamps and separators. Which token belongs to
 which frame follows from the processor's own quantities and must agree with the runs of placeholder tokens. Then the
-model's own forward says with what it calls its decoder (`capture.py`), and every later pass calls it with the same.
-"""
+model's own forward says with what it calls its decoder (`capture.py`), and every later pass calls it with the same."""
 
 import math
 from collections.abc import Mapping

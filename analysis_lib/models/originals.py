@@ -3,8 +3,7 @@
 Three formats of the paper's models are not transformers' own. The image-only base of the LLaVA-NeXT models is stored as
 `llava_next`; the published study runs it through the class of the video model. Mini-InternVL has InternVL-chat's tensor
 names and a config of its own. And a fine-tuned checkpoint may hold LoRA adapters beside its weights, in PEFT's format,
-or among them; they are added in. Loading stays strict: names and shapes of what is translated are compared as well.
-"""
+or among them; they are added in. Loading stays strict: names and shapes of what is translated are compared as well."""
 
 import json
 import math

@@ -2,8 +2,7 @@
 
 A checkpoint in the format of LLaVA-NeXT-7B-Video-FT is an ordinary `llava` checkpoint whose config also states the
 number of frames, and the token grids of a frame before and of a clip after pooling, which follows the projector.
-Mini-InternVL is shown frames in the same way, without pooling. Frame processing and pooling are the published ones.
-"""
+Mini-InternVL is shown frames in the same way, without pooling. Frame processing and pooling are the published ones."""
 
 from typing import Any
 

@@ -4,8 +4,7 @@ A prompt is: system text, the video's placeholder, the question block, an instru
 options it ends in an open parenthesis, so that the very next token is a letter; an open-ended question has a sentence
 to complete there, or nothing. The character span of each piece is noted as it is laid down. Token roles follow from
 these spans, so nothing is ever searched for in decoded text. Source of the layouts: MVBench's and Video-ChatGPT's
-public protocols, as PLLaVA and the paper use them (paper, appendices B and H).
-"""
+public protocols, as PLLaVA and the paper use them (paper, appendices B and H)."""
 
 from dataclasses import dataclass
 

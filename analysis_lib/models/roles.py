@@ -13,8 +13,7 @@ one role:
     option A..    letter and text of one option
     tail          template text after the options
     response      what an open-ended answer has said so far (the token before the last may be `open_response`)
-    last          the position that predicts the answer
-"""
+    last          the position that predicts the answer"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,7 @@ random ones, by class of edge set, and counts floating-point operations. *publis
 own rule: one complete multimodal forward per condition, vision tower and output head on all positions included, eager
 attention; one such forward is timed and counted, and multiplied. The clean pass from which `exact` starts and the
 receipt are paid once a sample and have rows of their own. "all" is one sweep of all edge sets in `exact`, that pass
-included, and the sum of the classes in the other two, whose forwards share nothing.
-"""
+included, and the sum of the classes in the other two, whose forwards share nothing."""
 
 import copy
 import platform

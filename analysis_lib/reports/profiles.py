@@ -1,7 +1,6 @@
 """What runs cost: seconds, operations, the share of time that is not the model's own work, and memory.
 
-torch counts operations and says who calls them; its MemTracker adds inputs and weights, so memory is counted here.
-"""
+torch counts operations and says who calls them; its MemTracker adds inputs and weights, so memory is counted here."""
 
 import statistics
 import time

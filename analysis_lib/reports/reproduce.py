@@ -4,8 +4,7 @@ A notebook has one cell tagged `parameters`, of lines such as `samples: int = 0 
 `model`, `out` ("": the committed places; else a folder for everything, copies in OUT/executed/<model>) and `compute`
 (False: draw stored results, without a model). An option goes to every selected notebook that takes it; refused are one
 that none takes, and a redraw or another folder where a single notebook could not follow. Nothing is skipped because it
-ran before: the results store knows which rows exist, so a second run only draws.
-"""
+ran before: the results store knows which rows exist, so a second run only draws."""
 
 import csv
 import time

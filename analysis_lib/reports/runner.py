@@ -2,8 +2,7 @@
 
 papermill replaces the values of a notebook's parameter cell and executes it in a fresh kernel. This module makes it
 strict: parameters are checked before a kernel starts; the kernel is this very interpreter, whatever the machine has
-registered, in the caller's folder; what changes from run to run (times, paths, random cell ids) is removed.
-"""
+registered, in the caller's folder; what changes from run to run (times, paths, random cell ids) is removed."""
 
 import ast
 import logging

@@ -6,8 +6,7 @@ folder, of which only missing rows are measured, with a manifest that says where
 
 The way goes through `request`, `folders` (what is missing), `measure` (one sample's rows, with `knockouts` and
 `response`) and `store`; `runs.sweep` takes all of it. Names below are imported on first use, so that whoever reads
-tables does not wait for torch.
-"""
+tables does not wait for torch."""
 
 import lazy_loader
 
@@ -15,8 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "folders": ["results_dir"],
-        "measure": ["keywords"],
-        "request": ["MEASURES"],
         "runs": ["Results", "example", "sweep"],
         "single_samples": ["instrument_checks", "open_routes"],
     },

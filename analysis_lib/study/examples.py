@@ -1,8 +1,7 @@
 """Single samples for pictures: frames, the words that video tokens show, and attention from words onto frames.
 
 An example is one file in DIR/examples. It holds all layers and all tokens of the question block, so figures can be
-redrawn, and other words or layers chosen, without a model.
-"""
+redrawn, and other words or layers chosen, without a model."""
 
 import json
 from collections.abc import Mapping

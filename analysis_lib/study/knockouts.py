@@ -7,11 +7,11 @@ compare the right letter with the strongest other.
 A cut is the columns that name a condition, and the window in which its edge set is cut; one call of the engine runs all
 cuts of a measure. `knockout` follows the request's windows (paper, section 3), `widths` takes the paper's sizes (G.6).
 `heads` asks which query heads carry a route into the last token, layer by layer. `pairs` cuts edges in all layers at
-once, since a narrow window can be repaired by the layers outside: which earlier frame does a frame need?
-"""
+once, since a narrow window can be repaired by the layers outside: which earlier frame does a frame need?"""
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -69,7 +69,7 @@ class Answer:
 
     def receipt_row(self, measure: str, receipt: Receipt) -> dict[str, Any]:
         """A row of the receipts table; the first word of `measure` names what was done."""
-        return self.key | {"measure": measure, "receipt": json.dumps(receipt.to_dict(), sort_keys=True)}
+        return self.key | {"measure": measure, "receipt": json.dumps(asdict(receipt), sort_keys=True)}
 
 
 def ask(vlm: VideoLLM, sample: Sample) -> Answer:

@@ -1,7 +1,6 @@
 """All measurements of one sample, as rows of the stored tables.
 
-The clip is decoded and encoded once, the untouched pass is made once (`knockouts.ask`), and all measures read them.
-"""
+The clip is decoded and encoded once, the untouched pass is made once (`knockouts.ask`), and all measures read them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +65,7 @@ def _emergence(answer: Answer, _: Request) -> Rows:
 
 
 def _lens(answer: Answer, request: Request) -> Rows:
-    frame, _ = lens.logit_lens(answer.vlm, answer.inputs, answer.clean, keywords(request.benchmark))
+    frame, _ = lens.logit_lens(answer.vlm, answer.clean, keywords(request.benchmark))
     return {"lens": [answer.key | row for row in frame.to_dict("records")]}
 
 

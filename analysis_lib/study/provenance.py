@@ -1,12 +1,12 @@
 """What the manifest says about the rows: software, commit, proof of interventions, and how much there is.
 
-Nothing in it depends on the time or on the order in which samples were measured, so equal rows give equal manifests.
-"""
+Nothing in it depends on the time or on the order in which samples were measured, so equal rows give equal manifests."""
 
 import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import distributions
 from typing import Any
@@ -61,5 +61,5 @@ def summary(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     return {
         "benchmark_sha256": benchmark_hash(Skip("", s.sample_id, "", "", s.sample_sha256) for s in every.itertuples()),
         "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(set(every["task"]))},
-        "receipts": {name: receipt.to_dict() for name, receipt in sorted(merged.items())},
+        "receipts": {name: asdict(receipt) for name, receipt in sorted(merged.items())},
     }

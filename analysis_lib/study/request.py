@@ -1,7 +1,6 @@
 """What a sweep is asked for, checked before anything heavy is imported.
 
-Names are compared with what exists, so a typing error ends in one line at once instead of after a model has loaded.
-"""
+Names are compared with what exists, so a typing error ends in one line at once instead of after a model has loaded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

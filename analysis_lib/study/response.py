@@ -4,8 +4,7 @@ The model answers in full, token by token. At each of its first three verbs the 
 what was said so far becomes part of the prompt, the verb is the token to be predicted, and the token before it is the
 last position. Then video, question and the response so far are cut from each other. The later the verb, the more the
 model can read from its own words. The published code looks for verbs among the strings of one or two tokens; here a
-tagger reads the whole text, and a verb's first token is the anchor. No curve is dropped for its sign.
-"""
+tagger reads the whole text, and a verb's first token is the anchor. No curve is dropped for its sign."""
 
 import warnings
 from collections.abc import Sequence

@@ -2,8 +2,7 @@
 
 A sweep compares what is asked for with what the results folder holds, computes only what is missing, and returns
 frames. Nothing is computed twice, so the same call serves a first run, a run that was killed, a larger run and a
-redraw. The model is loaded when the first missing row needs it; anything wrong with the request is said before that.
-"""
+redraw. The model is loaded when the first missing row needs it; anything wrong with the request is said before that."""
 
 import sys
 import time

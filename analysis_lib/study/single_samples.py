@@ -2,8 +2,7 @@
 
 On the first question: the self-test asks whether the instrument works on this model, and the open routes say by which
 ways, through which roles, video can still reach the last position when a pathway is all that is left open. On samples
-for pictures: an `examples.Example` each.
-"""
+for pictures: an `examples.Example` each."""
 
 import io
 import json
@@ -86,7 +85,7 @@ def write_example(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[s
         raise StudyError(f"{vlm.name} shows frames with different numbers of tokens; their maps cannot be drawn")
     crops = vlm.processor is None or bool(getattr(vlm.processor.video_processor, "do_center_crop", False))
     queries = roles.positions("question_block")
-    top = lens.logit_lens(vlm, inputs, answer.clean, {})[1]  # (L, N_v)
+    top = lens.logit_lens(vlm, answer.clean, {})[1]  # (L, N_v)
     spelled = {token: vlm.tokenizer.decode([token]).strip() for token in np.unique(top).tolist()}
     cut = blocked_edges("cross-frame", roles)
     maps = [lens.attention_maps(vlm, inputs, queries, without=without) for without in (None, cut)]  # (L, Q, N_v) each

@@ -3,9 +3,9 @@
 While a run computes, each finished sample is one small file in DIR/parts, there completely or not at all. At the end
 (or at the start of the next run) parts are merged into DIR/{table}.parquet: rows already stored win, rows are sorted by
 their keys. Hence a run that was killed and resumed, and one that was not, write the same bytes. The manifest holds what
-the rows depend on, and no times; a run whose settings differ from it is refused by name.
-"""
+the rows depend on, and no times; a run whose settings differ from it is refused by name."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -19,11 +19,6 @@ import pandas as pd
 from analysis_lib.errors import StudyError
 from analysis_lib.paths import write_atomic
 from analysis_lib.study.tables import SCHEMAS, keys, read_manifest, read_table, to_bytes, to_frame
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: no lock there
-    fcntl = None
 
 NEEDED_SPACE = 32 * 2**20  # bytes; less than this free counts as a full disk
 
@@ -61,8 +56,6 @@ class Store(AbstractContextManager):
 
     def _take(self, lock: ExitStack) -> None:
         """Lock the folder until this process ends, however it ends, so that two runs cannot mix their parts."""
-        if fcntl is None:
-            return
         descriptor = os.open(self.folder, os.O_RDONLY)
         lock.callback(os.close, descriptor)
         try:

@@ -3,8 +3,7 @@
 One row of `baseline` is a sample as the untouched model answers it; one row of `knockout` is a sample under one edge
 set and window; `widths`, `pairs` and `heads` hold knockouts with windows of several sizes, of pairs of frames, and in
 single heads, `response` knockouts on an open-ended answer; the others follow. Types are fixed, so the same rows give
-the same bytes. Readers (figures, claims, notebooks) need only this module.
-"""
+the same bytes. Readers (figures, claims, notebooks) need only this module."""
 
 import io
 import json

@@ -32,7 +32,7 @@ def test_a_prompt_goes_in_and_logits_with_their_proof_come_out(tiny_vlm, tiny_in
     clean = recorded_states(tiny_vlm, tiny_inputs)
     assert (logits - clean.logits).abs().max() > 0.1  # something was cut
     emergence = lens.answer_emergence(tiny_vlm, tiny_inputs, clean)
-    words, _ = lens.logit_lens(tiny_vlm, tiny_inputs, clean, {"spatial": ["up"]})
+    words, _ = lens.logit_lens(tiny_vlm, clean, {"spatial": ["up"]})
     maps = lens.attention_maps(tiny_vlm, tiny_inputs, [tiny_inputs.n - 1], without=blocked)  # (L, Q, N_v)
     assert len(emergence) == depth * 4 and len(words) == depth and maps.shape == (depth, 1, 32)
 

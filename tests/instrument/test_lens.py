@@ -39,7 +39,7 @@ def test_emergence_without_norm_reads_raw_states(tiny_vlm, tiny_inputs, clean):
 
 
 def test_lens_reads_norm_and_head_of_each_layers_output(tiny_vlm, tiny_inputs, clean):
-    _, top = logit_lens(tiny_vlm, tiny_inputs, clean, {})
+    _, top = logit_lens(tiny_vlm, clean, {})
     head, norm = tiny_vlm.hf.get_output_embeddings(), final_norm(tiny_vlm)
     with torch.no_grad():
         states = tiny_vlm.hf(inputs_embeds=tiny_inputs.embeds, output_hidden_states=True).hidden_states
@@ -49,10 +49,10 @@ def test_lens_reads_norm_and_head_of_each_layers_output(tiny_vlm, tiny_inputs, c
 
 
 def test_keywords_are_counted_by_their_first_sub_token(tiny_vlm, tiny_inputs, clean):
-    _, top = logit_lens(tiny_vlm, tiny_inputs, clean, {})
+    _, top = logit_lens(tiny_vlm, clean, {})
     seen = tiny_vlm.tokenizer.convert_ids_to_tokens(top[5].tolist())
     word = next(piece.lstrip("▁") for piece in seen if piece.lstrip("▁").isalpha())
-    frame, _ = logit_lens(tiny_vlm, tiny_inputs, clean, {"seen": [word], "other": ["video"]})
+    frame, _ = logit_lens(tiny_vlm, clean, {"seen": [word], "other": ["video"]})
     assert list(frame.columns) == ["layer", "keyword", "kind", "count"] and len(frame) == 24
     count = frame[(frame["keyword"] == word) & (frame["layer"] == 6)]["count"].item()
     assert count == sum(piece.lstrip("▁") == word for piece in seen) > 0

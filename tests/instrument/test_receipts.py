@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_receipts_merge_and_serialise():
     one = Receipt(noop_difference=0.25, fired=3, expected=3, conditions=2, measured=1)
     both = one.merge(Receipt(max_blocked_weight=0.5, fired=1, expected=1, conditions=1, measured=1))
     assert both == Receipt(0.5, 0.0, 0.25, 0.0, fired=4, expected=4, conditions=3, measured=2)
-    assert json.loads(json.dumps(both.to_dict()))["fired"] == 4
+    assert json.loads(json.dumps(asdict(both)))["fired"] == 4
     with pytest.raises(StudyError):
         both.check(torch.float32)
 
