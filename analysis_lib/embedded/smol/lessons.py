@@ -1,0 +1,226 @@
+"""What `smol` learns from: clips with all that can be asked about them, stills, and drills from text alone.
+
+A batch is a pure function of its random generator, so training resumes at any step with the data it would have seen.
+Half of the video clips are the benchmark's, with one thing that acts; in the others every thing acts, so that one clip
+answers several questions. A question is asked twice, in words and with options; the two share their beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from analysis_lib import world
+from analysis_lib.embedded.smol.rows import Branch, Prompts, Row, lay_out
+from analysis_lib.embedded.smol.wording import STATEMENTS, WORDINGS
+from analysis_lib.quiz import TASKS, VERBS, place
+from analysis_lib.videos import sample_indices
+
+SIZE, FRAMES, GRID = 48, 8, 3  # frame side in pixels, frames of a clip, pooled tokens per side of a frame
+TIMES = world.video_times(np.array(sample_indices(world.N_VIDEO_FRAMES, FRAMES, fps=world.FPS)))
+DISPLACED = (*world.STRAIGHT, *world.DIAGONALS)
+NUMBERS = ("0", "1", "2", "3")
+HEROES = ("moving_direction", "action_antonym", "action_sequence", "object_count")  # clips whose first thing acts
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something a clip shows: the kind of question that asks for it, what the wording names, the answer, and the words
+    that options are drawn from."""
+
+    kind: str
+    answer: str
+    pool: tuple[str, ...]
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a half of a batch holds: `clips` rows about clips (or stills, unless `video`), `drills` rows from text, of
+    `length` tokens; the shares of TASKS, and of clips in which every thing acts."""
+
+    clips: int
+    drills: int
+    length: int
+    video: bool
+    shares: tuple[float, ...] = (0.2,) * len(TASKS)
+    busy: float = 0.5
+
+
+# ---- what a clip shows ----
+
+
+def behaviour(thing: world.Thing) -> str:
+    """What the thing does, as captions say it."""
+    if thing.behaviour == "static":
+        return "stays"
+    if thing.behaviour == "sequence":
+        return " then ".join(VERBS[event] for event in thing.events)
+    return VERBS.get(thing.behaviour, f"moves {thing.behaviour}")
+
+
+def caption(clip: world.Scenario, video: bool) -> str:
+    """Everything in the clip, things from left to right: where each one is first, and (`video`) what it does."""
+    parts = [" to ".join(clip.scenes) if clip.mix.any() else clip.scenes[0]]
+    for thing in sorted(clip.things, key=lambda thing: thing.x[0]):
+        parts.append(f"{thing.name} {place(thing)}" + (f" {behaviour(thing)}" if video else ""))
+    return ", ".join(parts)
+
+
+def still_facts(clip: world.Scenario) -> list[Fact]:
+    """What the clip's first frame answers."""
+    facts = [
+        Fact("scene", clip.scenes[0], tuple(world.SCENES)),
+        Fact("shown", str(len(clip.things)), NUMBERS),
+    ]
+    for thing in clip.things:
+        named = {"thing": thing.name, "colour": thing.colour, "shape": thing.shape}
+        facts.append(Fact("shape", thing.shape, world.SHAPES, named))
+        if sum(other.shape == thing.shape for other in clip.things) == 1:
+            facts.append(Fact("colour", thing.colour, tuple(world.COLOURS), named))
+        height, side = place(thing).split()
+        if abs(thing.x[0] - 0.5) > 0.07:
+            facts.append(Fact("side", side, ("left", "right"), named))
+        if abs(thing.y[0] - 0.5) > 0.07:
+            facts.append(Fact("height", height, ("top", "bottom"), named))
+    return facts
+
+
+def thing_facts(thing: world.Thing) -> list[Fact]:
+    """What a clip shows of one thing."""
+    named, what = {"thing": thing.name}, thing.behaviour
+    pair = next((p for p in world.ANTONYMS if what in p), None)
+    facts = []
+    if pair is not None:
+        facts.append(Fact("action_antonym", VERBS[what], tuple(VERBS[p] for p in pair), named))
+    if what in world.DIAGONALS:
+        facts.append(Fact("moving_direction", what, tuple(world.DIAGONALS), named))
+    if what in ("left", "right"):
+        facts.append(Fact("moving_direction", what, ("left", "right"), named))
+    if what == "sequence":
+        pool = tuple(VERBS[event] for event in thing.events)
+        for when, answer in zip(("first", "last"), pool, strict=True):
+            facts.append(Fact("action_sequence", answer, pool, named | {"when": when}))
+    if what == "static" or what in DISPLACED:
+        facts.append(Fact("moves", "no" if what == "static" else "yes", ("yes", "no"), named))
+    return facts
+
+
+def video_facts(clip: world.Scenario) -> list[Fact]:
+    """What the clip's course answers; scenes first, then each thing, then the number of those that move."""
+    facts = []
+    if clip.mix.any():
+        before, after = clip.scenes
+        facts.append(Fact("scene_transition", f"{before} to {after}", (f"{before} to {after}", f"{after} to {before}")))
+    facts += [fact for thing in clip.things for fact in thing_facts(thing)]
+    if not any(thing.behaviour == "sequence" for thing in clip.things):
+        moved = sum(thing.behaviour in DISPLACED for thing in clip.things)
+        facts.append(Fact("object_count", str(moved), NUMBERS))
+    return facts
+
+
+def busy_clip(rng: np.random.Generator) -> world.Scenario:
+    """A clip in which two or three things act, before a scene that changes in a third of the clips."""
+    clip = world.make_scenario(rng, "scene_transition" if rng.random() < 1 / 3 else "still", TIMES)
+    total = int(rng.integers(2, world.MAX_OBJECTS + 1))
+    while True:
+        things: list[world.Thing] = []
+        for _ in range(12):
+            hero = world.make_scenario(rng, str(rng.choice(HEROES)), TIMES).things[0]
+            if all(_apart(hero, other) for other in things):
+                things.append(hero)
+            if len(things) == total:
+                return replace(clip, things=things)
+
+
+def _apart(one: world.Thing, other: world.Thing) -> bool:
+    gap = np.hypot(one.x - other.x, one.y - other.y).min()
+    return one.colour != other.colour and gap > world.MIN_GAP
+
+
+def one_frame(clip: world.Scenario, frame: int) -> world.Scenario:
+    """One frame of a clip as a clip of its own, without the things that cannot be seen in it."""
+    things = []
+    for thing in clip.things:
+        arrays = {n: getattr(thing, n)[frame : frame + 1] for n in ("x", "y", "radius", "opacity", "white")}
+        if arrays["opacity"][0] > 0.5:
+            things.append(replace(thing, **arrays))
+    scenes = clip.scenes[::-1] if clip.mix[frame] > 0.5 else clip.scenes
+    return replace(clip, things=things, scenes=scenes, mix=np.zeros(1))
+
+
+# ---- what is asked ----
+
+
+def _worded(rng: np.random.Generator, kind: str, names: dict[str, str]) -> str:
+    return str(rng.choice(WORDINGS[kind])).format(**names)
+
+
+def options_of(fact: Fact, rng: np.random.Generator, number: int) -> tuple[tuple[str, ...], int]:
+    """Options in random order, `number` at most, and the index of the right one."""
+    wrong = rng.permutation([other for other in fact.pool if other != fact.answer])[: number - 1]
+    options = tuple(str(option) for option in rng.permutation([fact.answer, *wrong]))
+    return options, options.index(fact.answer)
+
+
+def ask(prompts: Prompts, fact: Fact, text: str, rng: np.random.Generator) -> list[Branch]:
+    """The question in words and with options: two, or as many as there are."""
+    options, answer = options_of(fact, rng, 2 if rng.random() < 0.5 else 4)
+    return [prompts.letter(fact.kind, text, options, answer), prompts.words(fact.kind, text, fact.answer)]
+
+
+def _clip_row(rng: np.random.Generator, prompts: Prompts, plan: Plan, task: str, video: int) -> tuple[Row, Any]:
+    if not plan.video:
+        whole = world.make_scenario(rng, str(rng.choice(["still", *TASKS])), TIMES)
+        clip = one_frame(whole, int(rng.integers(FRAMES)))
+        facts, first = still_facts(clip), []
+    else:
+        clip = busy_clip(rng) if rng.random() < plan.busy else world.make_scenario(rng, task, TIMES)
+        facts = video_facts(clip)
+        first = [fact for fact in facts if fact.kind == task]
+    row = Row.start(plan.length, video)
+    row.add(prompts.words("caption", _worded(rng, "caption", {}), caption(clip, plan.video)))
+    rest = [fact for fact in facts if fact not in first]
+    rest = [rest[i] for i in np.argsort(rng.random(len(rest)) + [fact.kind == "moves" for fact in rest])]  # these last
+    for fact in [*first, *rest]:
+        for branch in ask(prompts, fact, _worded(rng, fact.kind, fact.names), rng):
+            row.add(branch)
+    return row, clip
+
+
+def _drill_row(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> Row:
+    """Questions whose answer is said in words just before: letters alone are to be learned."""
+    row = Row.start(plan.length, 0)
+    while True:
+        clip = busy_clip(rng) if rng.random() < 0.5 else world.make_scenario(rng, "scene_transition", TIMES)
+        facts = [fact for fact in [*still_facts(clip), *video_facts(clip)] if fact.kind in STATEMENTS]
+        for i in rng.permutation(len(facts))[:3]:
+            fact = facts[i]
+            said = STATEMENTS[fact.kind].format(answer=fact.answer, **fact.names)
+            options, answer = options_of(fact, rng, int(rng.integers(2, 5)))
+            question = f"{said} {_worded(rng, fact.kind, fact.names)}"
+            if not row.add(prompts.letter("drill", question, options, answer)):
+                return row
+
+
+def make_half(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> dict[str, Any]:
+    """Half of a batch: rows about clips, then drills.
+
+    Returns images (clips, T, S, S, 3) uint8; `video`, the number of video tokens at the start of the first `clips`
+    rows; the arrays of `rows.lay_out`; and `asked`: kind, whether a letter is said, row and places of each answer.
+    A still is one frame, or the same frame eight times in 15 % of the halves, as the study shows stills.
+    """
+    repeat = FRAMES if not plan.video and rng.random() < 0.15 else 1
+    video = GRID * GRID * (FRAMES if plan.video else repeat)
+    tasks = [str(rng.choice(TASKS, p=plan.shares)) for _ in range(plan.clips)]
+    made = [_clip_row(rng, prompts, plan, task, video) for task in tasks]
+    rows = [row for row, _ in made] + [_drill_row(rng, prompts, plan) for _ in range(plan.drills)]
+    images = world.render([clip for _, clip in made], SIZE, rng)
+    return {
+        "images": np.repeat(images, repeat, axis=1),
+        "video": video,
+        "asked": [(kind, letter, b, places) for b, row in enumerate(rows) for kind, letter, places in row.asked],
+        **lay_out(rows, len(prompts.system)),
+    }
