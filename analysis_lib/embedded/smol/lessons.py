@@ -39,12 +39,14 @@ class Fact:
 @dataclass(frozen=True)
 class Plan:
     """What a half of a batch holds: `clips` rows about clips (or stills, unless `video`), `drills` rows from text, of
-    `length` tokens; the shares of TASKS, and of clips in which every thing acts."""
+    `length` tokens; the share of questions that are asked with options too, of TASKS, and of clips in which every
+    thing acts."""
 
     clips: int
     drills: int
     length: int
     video: bool
+    lettered: float = 1.0
     shares: tuple[float, ...] = (0.2,) * len(TASKS)
     busy: float = 0.5
 
@@ -165,10 +167,13 @@ def options_of(fact: Fact, rng: np.random.Generator, number: int) -> tuple[tuple
     return options, options.index(fact.answer)
 
 
-def ask(prompts: Prompts, fact: Fact, text: str, rng: np.random.Generator) -> list[Branch]:
-    """The question in words and with options: two, or as many as there are."""
+def ask(prompts: Prompts, fact: Fact, text: str, rng: np.random.Generator, lettered: bool) -> list[Branch]:
+    """The question in words and, if `lettered`, with options: two, or as many as there are."""
+    words = prompts.words(fact.kind, text, fact.answer)
+    if not lettered:
+        return [words]
     options, answer = options_of(fact, rng, 2 if rng.random() < 0.5 else 4)
-    return [prompts.letter(fact.kind, text, options, answer), prompts.words(fact.kind, text, fact.answer)]
+    return [prompts.letter(fact.kind, text, options, answer), words]
 
 
 def _clip_row(rng: np.random.Generator, prompts: Prompts, plan: Plan, task: str, video: int) -> tuple[Row, Any]:
@@ -185,7 +190,8 @@ def _clip_row(rng: np.random.Generator, prompts: Prompts, plan: Plan, task: str,
     rest = [fact for fact in facts if fact not in first]
     rest = [rest[i] for i in np.argsort(rng.random(len(rest)) + [fact.kind == "moves" for fact in rest])]  # these last
     for fact in [*first, *rest]:
-        for branch in ask(prompts, fact, _worded(rng, fact.kind, fact.names), rng):
+        lettered = bool(rng.random() < plan.lettered)
+        for branch in ask(prompts, fact, _worded(rng, fact.kind, fact.names), rng, lettered):
             row.add(branch)
     return row, clip
 

@@ -15,13 +15,16 @@ from pathlib import Path
 import torch
 
 from analysis_lib import paths
-from analysis_lib.embedded.smol import base, worker
+from analysis_lib.bases import check_base
+from analysis_lib.embedded.smol import worker
+from analysis_lib.embedded.smol.base import NAME
 from analysis_lib.embedded.smol.lessons import Plan
 from analysis_lib.embedded.smol.worker import HALVES, Run, Stage
 
 STAGES = (
-    Stage("stills", "smol-image", 300, Plan(clips=3, drills=1, length=176, video=False)),
-    Stage("video", "smol", 5000, Plan(clips=3, drills=0, length=264, video=True)),
+    Stage("stills", 300, Plan(clips=3, drills=1, length=176, video=False, lettered=0.6), "smol-image"),
+    Stage("video-words", 2000, Plan(clips=3, drills=0, length=224, video=True, lettered=0.25, busy=0.7)),
+    Stage("video", 2500, Plan(clips=3, drills=0, length=264, video=True), "smol"),
 )
 TOWER = "embedded-image"  # whose vision tower is used
 
@@ -31,7 +34,7 @@ def train_smol(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS,
     goes on from there. Raises StudyError if the base is not there, or a GPU is asked for and there is none."""
     from analysis_lib.checkpoints import device_for
 
-    place, folder = device_for(device), base.check_base()
+    place, folder = device_for(device), check_base(NAME)
     work = work or paths.ROOT / "build" / f"train-smol-{seed}"
     work.mkdir(parents=True, exist_ok=True)
     workers = 1 if place.type == "cuda" else HALVES

@@ -26,12 +26,13 @@ KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "still") for measure in
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its name, the checkpoint that it completes, steps, and what each half of a batch holds."""
+    """One stage: its name, steps, what each half of a batch holds, and the checkpoint that it completes. Only such a
+    stage ends with falling learning rates."""
 
     name: str
-    checkpoint: str
     steps: int
     plan: Plan
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def build(run: Run, folder: Path, tower: Path) -> Task:
 
 
 def work(run: Run, task: Task) -> None:
-    """Run all stages that are not finished. When one is, what it trained is in `<checkpoint>.pt`."""
+    """Run all stages that are not finished. When one is, what it trained is in `<name>.pt`."""
     at = state.restore(run.work, task.learner, run.device)
     if run.rank == 0:
         state.rewind(run.work, [stage.name for stage in run.stages], at["stage"], at["step"])
@@ -97,7 +98,7 @@ def work(run: Run, task: Task) -> None:
         task.learner.optimizer.state.clear()  # each stage begins with an optimizer of its own
         if run.rank == 0:
             trained = {name: view.detach().clone() for name, view in task.learner.views.items()}
-            state.save(run.work / f"{stage.checkpoint}.pt", {"trained": trained, "seconds": at["seconds"]})
+            state.save(run.work / f"{stage.name}.pt", {"trained": trained, "seconds": at["seconds"]})
             state.keep(run.work, task.learner, at)
 
 
@@ -106,7 +107,7 @@ def _run_stage(run: Run, number: int, task: Task, at: dict[str, Any]) -> None:
     for step in range(at["step"], stage.steps):
         halves = [_half(run, number, step, half, task) for half in range(run.rank, HALVES, run.workers)]
         gradients, losses, counts = _learn(run, task, halves)
-        task.learner.step(gradients, pace(step, stage.steps))
+        task.learner.step(gradients, pace(step, stage.steps, bool(stage.checkpoint)))
         at |= {"step": step + 1, "seconds": time.time() - began, "counts": at["counts"] + counts}
         _report(run, stage, task, at)
         if run.rank == 0:
