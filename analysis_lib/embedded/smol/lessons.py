@@ -22,7 +22,7 @@ SIZE, FRAMES, GRID = 48, 8, 3  # frame side in pixels, frames of a clip, pooled 
 TIMES = world.video_times(np.array(sample_indices(world.N_VIDEO_FRAMES, FRAMES, fps=world.FPS)))
 DISPLACED = (*world.STRAIGHT, *world.DIAGONALS)
 NUMBERS = ("0", "1", "2", "3")
-HEROES = ("moving_direction", "action_antonym", "action_sequence", "object_count")  # clips whose first thing acts
+HEROES = ("moving_direction", "action_antonym", "action_sequence", "still")  # whose first thing is taken
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def described(embedding: torch.Tensor, tokenizer: Any, batch: dict[str, np.ndarr
     centre = embedding.mean(0)
 
     def words(*names: str) -> torch.Tensor:
-        return embedding[[tokenizer(f" {name}")["input_ids"][0] for name in names]] - centre
+        return embedding[[tokenizer(f" {name}")["input_ids"][-1] for name in names]] - centre
 
     nothing = torch.zeros(1, len(centre))
     colour = torch.cat([nothing, words(*world.COLOURS, "white")])[batch["colour"].reshape(-1)]

@@ -55,7 +55,7 @@ def _questions(prompts: Prompts, kind: str, rngs: list[np.random.Generator]) -> 
         row.add(prompts.words(kind, asked.text, asked.options[asked.answer]))
         rows.append(row)
         clips.append(clip)
-    images = world.render(clips, SIZE, rngs[0])
+    images = np.concatenate([world.render([clip], SIZE, rng) for clip, rng in zip(clips, rngs, strict=True)])
     return {
         "images": np.repeat(images, FRAMES // images.shape[1], axis=1),
         "video": FRAMES * GRID * GRID,

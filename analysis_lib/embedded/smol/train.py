@@ -10,6 +10,7 @@ set.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from analysis_lib import paths
 from analysis_lib.bases import check_base
 from analysis_lib.embedded.smol import worker
 from analysis_lib.embedded.smol.base import NAME
+from analysis_lib.embedded.smol.card import Spent, write_card
+from analysis_lib.embedded.smol.folder import write_folder
 from analysis_lib.embedded.smol.lessons import Plan
 from analysis_lib.embedded.smol.worker import HALVES, Run, Stage
 
@@ -29,30 +32,43 @@ STAGES = (
 TOWER = "embedded-image"  # whose vision tower is used
 
 
-def train_smol(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS, work: Path | None = None) -> None:
-    """Train both checkpoints and write them to `out`. State lives in `work` (build/train-smol-<seed>); the same call
-    goes on from there. Raises StudyError if the base is not there, or a GPU is asked for and there is none."""
+def train_smol(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS) -> None:
+    """Train both checkpoints and write them, with their cards, to `out`.
+
+    State lives in build/train-smol-<seed>; the same call goes on from there. Raises StudyError if the base is not
+    there, or a GPU is asked for and there is none.
+    """
     from analysis_lib.checkpoints import device_for
 
-    place, folder = device_for(device), check_base(NAME)
-    work = work or paths.ROOT / "build" / f"train-smol-{seed}"
-    work.mkdir(parents=True, exist_ok=True)
-    workers = 1 if place.type == "cuda" else HALVES
-    run = Run(seed, place, work, STAGES, workers=workers)
-    (work / "meeting").unlink(missing_ok=True)
-    if workers == 1:
-        worker.work(run, worker.build(run, folder, paths.MODELS / TOWER))
+    place, base, tower = device_for(device), check_base(NAME), paths.MODELS / TOWER
+    run = Run(seed, place, paths.ROOT / "build" / f"train-smol-{seed}", STAGES, workers=1)
+    run.work.mkdir(parents=True, exist_ok=True)
+    (run.work / "meeting").unlink(missing_ok=True)
+    if place.type == "cuda":
+        worker.work(run, worker.build(run, base, tower))
     else:
-        torch.multiprocessing.spawn(_start, (run, folder, paths.MODELS / TOWER), nprocs=workers)
+        torch.multiprocessing.spawn(_start, (replace(run, workers=HALVES), base, tower), nprocs=HALVES)
+    _finish(run, base, tower, out)
 
 
-def _start(rank: int, run: Run, folder: Path, tower: Path) -> None:
+def _start(rank: int, run: Run, base: Path, tower: Path) -> None:
     """A worker process."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{run.work / 'meeting'}", rank=rank, world_size=run.workers
-    )
-    run = Run(run.seed, run.device, run.work, run.stages, rank, run.workers)
-    worker.work(run, worker.build(run, folder, tower))
+    meeting = f"file://{run.work / 'meeting'}"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=run.workers)
+    run = replace(run, rank=rank)
+    worker.work(run, worker.build(run, base, tower))
     torch.distributed.destroy_process_group()
+
+
+def _finish(run: Run, base: Path, tower: Path, out: Path) -> None:
+    """Write the checkpoints of finished stages, and their cards."""
+    spent: list[Spent] = []
+    for stage in run.stages:
+        stored = torch.load(run.work / f"{stage.name}.pt", map_location="cpu", weights_only=True)
+        took = stored["seconds"] - sum(earlier.seconds for earlier in spent)
+        spent.append(Spent(stage.name, stage.steps, HALVES * stage.plan.clips, took))
+        if stage.checkpoint:
+            write_folder(stored["trained"], base, tower, out / stage.checkpoint)
+            write_card(out / stage.checkpoint, seed=run.seed, device=run.device.type, spent=spent)

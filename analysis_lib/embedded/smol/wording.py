@@ -5,6 +5,8 @@ The benchmark's own wording is the first of each task. `HELD_OUT` is for tests a
 
 from __future__ import annotations
 
+import re
+
 WORDINGS: dict[str, tuple[str, ...]] = {
     "moving_direction": (
         "In which direction does the {thing} move in the video?",
@@ -64,3 +66,13 @@ STATEMENTS: dict[str, str] = {  # what a drill says before it asks, in place of 
     "height": "The {thing} is at the {answer}.",
     "shape": "The {answer} is {colour}.",
 }
+
+
+def reworded(kind: str, text: str, wording: str) -> str:
+    """The benchmark's question `text` of this kind, put in another wording. Raises ValueError if it is none."""
+    own = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(WORDINGS[kind][0]))
+    found = re.fullmatch(own, text)
+    if found is None:
+        raise ValueError(f"{text!r} is not the benchmark's question of {kind}")
+    put = wording.format(**found.groupdict())
+    return put[0].upper() + put[1:]
