@@ -97,7 +97,7 @@ def _doctor(argv: Sequence[str]) -> int:
 VERBS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "sweep": (_sweep, "Measure a model on a benchmark and store the rows; only what is missing is computed."),
     "reproduce": (_reproduce, "Execute the notebooks of the study."),
-    "train": (_train, "Re-create the embedded models from nothing."),
+    "train": (_train, "Re-create the embedded models from nothing, or (--model smol) smol on its language model."),
     "benchmark": (_benchmark, "Render the embedded benchmark."),
     "doctor": (_doctor, "Check a download of a benchmark: counts, missing or broken videos, licences, revision."),
 }

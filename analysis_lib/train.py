@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from analysis_lib import paths
+from analysis_lib.embedded.smol.train import train_smol
 from analysis_lib.errors import StudyError
 from analysis_lib.export import export, write_card
 from analysis_lib.lessons import make_batch, make_drill, make_frames
@@ -242,11 +243,13 @@ def _restore(store: Path, stage: Stage, model: Any, heads: Any, optimizers: list
 def main(argv: list[str] | None = None) -> int:
     """`python -m analysis_lib train`: run every stage that is not finished, then write the two checkpoints."""
     parser = argparse.ArgumentParser(prog="python -m analysis_lib train", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="embedded", choices=("embedded", "smol"), help="which pair of checkpoints")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--out", type=Path, default=paths.MODELS, help="where the two checkpoint folders are written")
     args = parser.parse_args(argv)
-    train(seed=args.seed, device=args.device, out=args.out)
+    door = {"embedded": train, "smol": train_smol}[args.model]
+    door(seed=args.seed, device=args.device, out=args.out)
     return 0
 
 

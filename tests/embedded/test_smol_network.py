@@ -49,7 +49,9 @@ def test_rows_and_their_gradients_equal_transformers(decoder, net):
         assert torch.allclose(got, wanted, atol=1e-5)
         mine, theirs = mine + (weight * got).sum(), theirs + (weight * wanted).sum()
     parameters = [*net.trained.values()]
-    gradients = zip(net.trained, torch.autograd.grad(mine, parameters), torch.autograd.grad(theirs, parameters), strict=True)
+    gradients = zip(
+        net.trained, torch.autograd.grad(mine, parameters), torch.autograd.grad(theirs, parameters), strict=True
+    )
     for name, got, wanted in gradients:
         assert wanted.abs().max() > 0 and torch.allclose(got, wanted, atol=1e-5 * float(wanted.abs().max())), name
 

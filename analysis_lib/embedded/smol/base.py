@@ -101,3 +101,10 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     stated["added_tokens"] = sorted([*added, {"id": number, "content": PLACEHOLDER, **flags}], key=lambda t: t["id"])
     saved.write_text(json.dumps(stated, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        print(f"the language model under smol is in {fetch_base()}")
+    except StudyError as error:
+        sys.exit(f"error: {error}")

@@ -52,9 +52,7 @@ class Learner:
         norm = gradients.norm()
         gradients = gradients * (1.0 / norm.clamp(min=1.0))
         parts = gradients.split([flat.numel() for flat in self.flats])
-        for flat, part, group, rate in zip(
-            self.flats, parts, self.optimizer.param_groups, RATES.values(), strict=True
-        ):
+        for flat, part, group, rate in zip(self.flats, parts, self.optimizer.param_groups, RATES.values(), strict=True):
             flat.grad, group["lr"] = part, rate * share
         self.optimizer.step()
         return float(norm)

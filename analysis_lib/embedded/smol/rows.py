@@ -77,9 +77,7 @@ class Row:
     @classmethod
     def start(cls, length: int, video: int) -> Row:
         """A row that holds `video` video tokens and nothing else."""
-        return cls(
-            length, video, [0] * video, list(range(-1, video - 1)), list(range(video)), [IGNORE] * video, []
-        )
+        return cls(length, video, [0] * video, list(range(-1, video - 1)), list(range(video)), [IGNORE] * video, [])
 
     def add(self, branch: Branch) -> bool:
         """Add a branch, sharing what begins like another one; False if it does not fit."""
