@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ STAGES = (
     Stage("video", 2500, Plan(clips=3, drills=0, length=264, video=True), "smol"),
 )
 TOWER = "embedded-image"  # whose vision tower is used
+PATIENCE = timedelta(days=7)  # for the other worker: on a busy machine, or a stopped one, a step can take hours
 
 
 def train_smol(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS) -> None:
@@ -56,7 +58,9 @@ def _start(rank: int, run: Run, base: Path, tower: Path) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     meeting = f"file://{run.work / 'meeting'}"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=run.workers)
+    torch.distributed.init_process_group(
+        "gloo", init_method=meeting, rank=rank, world_size=run.workers, timeout=PATIENCE
+    )
     run = replace(run, rank=rank)
     worker.work(run, worker.build(run, base, tower))
     torch.distributed.destroy_process_group()
