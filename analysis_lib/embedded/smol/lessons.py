@@ -22,6 +22,7 @@ SIZE, FRAMES, GRID = 48, 8, 3  # frame side in pixels, frames of a clip, pooled 
 TIMES = world.video_times(np.array(sample_indices(world.N_VIDEO_FRAMES, FRAMES, fps=world.FPS)))
 DISPLACED = (*world.STRAIGHT, *world.DIAGONALS)
 NUMBERS = ("0", "1", "2", "3")
+WORDS = (*VERBS.values(), *world.DIAGONALS, *NUMBERS, *world.COLOURS, *world.SHAPES, *world.SCENES)
 HEROES = ("moving_direction", "action_antonym", "action_sequence", "still")  # whose first thing is taken
 
 
@@ -197,18 +198,23 @@ def _clip_row(rng: np.random.Generator, prompts: Prompts, plan: Plan, task: str,
 
 
 def _drill_row(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> Row:
-    """Questions whose answer is said in words just before: letters alone are to be learned."""
-    row = Row.start(plan.length, 0)
-    while True:
+    """Questions whose answer is said in words, before the question or after its options: letters alone are to be
+    learned. After the options any of them may be said, so all are, each in a branch of its own."""
+    row, room = Row.start(plan.length, 0), True
+    while room:
         clip = busy_clip(rng) if rng.random() < 0.5 else world.make_scenario(rng, "scene_transition", TIMES)
         facts = [fact for fact in [*still_facts(clip), *video_facts(clip)] if fact.kind in STATEMENTS]
-        for i in rng.permutation(len(facts))[:3]:
-            fact = facts[i]
+        fact = facts[rng.integers(len(facts))]
+        if rng.random() < 0.5:
+            fact = replace(fact, pool=tuple(dict.fromkeys((*fact.pool, *WORDS))))
+        options, answer = options_of(fact, rng, int(rng.integers(2, 5)))
+        question = _worded(rng, fact.kind, fact.names)
+        if rng.random() < 0.3:
             said = STATEMENTS[fact.kind].format(answer=fact.answer, **fact.names)
-            options, answer = options_of(fact, rng, int(rng.integers(2, 5)))
-            question = f"{said} {_worded(rng, fact.kind, fact.names)}"
-            if not row.add(prompts.letter("drill", question, options, answer)):
-                return row
+            room = row.add(prompts.letter("drill", f"{said} {question}", options, answer))
+        else:
+            room = all([row.add(prompts.told("drill", question, options, i)) for i in range(len(options))])
+    return row
 
 
 def make_half(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> dict[str, Any]:

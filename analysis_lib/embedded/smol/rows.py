@@ -53,6 +53,13 @@ class Prompts:
         prompt = build_prompt(Asked(text, options), PROTOCOL).text
         return Branch(self._behind(prompt), (self.letters[answer],), kind, True)
 
+    def told(self, kind: str, text: str, options: tuple[str, ...], answer: int) -> Branch:
+        """The question with options, then the right one in words, then the letter: a look-up and nothing else."""
+        prompt = build_prompt(Asked(text, options), PROTOCOL).text
+        before, turn, after = prompt.rpartition(" ASSISTANT:")
+        prompt = f"{before} The answer is {options[answer]}.{turn}{after}"
+        return Branch(self._behind(prompt), (self.letters[answer],), kind, True)
+
     def words(self, kind: str, text: str, answer: str) -> Branch:
         """The question without options, answered in words and closed by the end token."""
         prompt = build_prompt(Asked(text, ("a", "b")), PROTOCOL)
