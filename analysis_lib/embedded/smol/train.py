@@ -26,9 +26,9 @@ from analysis_lib.embedded.smol.lessons import Plan
 from analysis_lib.embedded.smol.worker import HALVES, Run, Stage
 
 STAGES = (
-    Stage("stills", 300, Plan(clips=3, drills=1, length=176, video=False, lettered=0.6), "smol-image"),
-    Stage("video-words", 2000, Plan(clips=3, drills=0, length=224, video=True, lettered=0.25, busy=0.7)),
-    Stage("video", 2500, Plan(clips=3, drills=0, length=264, video=True), "smol"),
+    Stage("stills", 400, Plan(clips=2, drills=1, length=176, video=False, lettered=0.6), "smol-image"),
+    Stage("video-words", 2500, Plan(clips=2, drills=0, length=224, video=True, lettered=0.25, busy=0.7)),
+    Stage("video", 3000, Plan(clips=2, drills=0, length=264, video=True), "smol"),
 )
 TOWER = "embedded-image"  # whose vision tower is used
 PATIENCE = timedelta(days=7)  # for the other worker: on a busy machine, or a stopped one, a step can take hours

@@ -19,7 +19,7 @@ from analysis_lib.embedded.smol.wording import WORDINGS
 from analysis_lib.torchvision_ops import ensure_torchvision
 
 HALVES = 2
-LOG_EVERY, VALIDATE_EVERY, VALIDATION_CLIPS = 20, 150, 30  # steps, steps, clips a kind
+LOG_EVERY, VALIDATE_EVERY, VALIDATION_CLIPS = 25, 250, 30  # steps, steps, clips a kind
 STORE_SECONDS = 300
 KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "still") for measure in state.MEASURES]
 
