@@ -120,3 +120,15 @@ def test_validation_is_the_same_however_it_is_shared(prompts):
         return sorted((kind, half["images"][row].sum()) for half in halves for kind, letter, row, _ in half["asked"])
 
     assert asked(1) == asked(2) and {kind for kind, _ in asked(1)} == set(score.KINDS)
+
+
+def test_where_a_thing_begins_and_ends_is_asked_too():
+    clip = world.make_scenario(np.random.default_rng(4), "moving_direction", lessons.TIMES)
+    hero = clip.things[0]
+    hero.x, hero.y = np.linspace(0.2, 0.6, 8), np.linspace(0.6, 0.2, 8)
+    hero.behaviour = "northeast"
+    facts = {fact.kind: fact.answer for fact in lessons.thing_facts(hero)}
+    assert (facts["start"], facts["end"], facts["moves"]) == ("bottom left", "top right", "yes")
+    assert f"{hero.name} bottom left to top right moves northeast" in lessons.caption(clip, True)
+    hero.x = np.linspace(0.2, 0.53, 8)
+    assert "end" not in {fact.kind for fact in lessons.thing_facts(hero)}

@@ -22,8 +22,9 @@ SIZE, FRAMES, GRID = 48, 8, 3  # frame side in pixels, frames of a clip, pooled 
 TIMES = world.video_times(np.array(sample_indices(world.N_VIDEO_FRAMES, FRAMES, fps=world.FPS)))
 DISPLACED = (*world.STRAIGHT, *world.DIAGONALS)
 NUMBERS = ("0", "1", "2", "3")
+QUARTERS = tuple(f"{height} {side}" for height in ("top", "bottom") for side in ("left", "right"))
 WORDS = (*VERBS.values(), *world.DIAGONALS, *NUMBERS, *world.COLOURS, *world.SHAPES, *world.SCENES)
-HEROES = ("moving_direction", "action_antonym", "action_sequence", "still")  # whose first thing is taken
+HEROES = ("moving_direction", "moving_direction", "action_antonym", "action_sequence", "still")  # first things taken
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,18 @@ def behaviour(thing: world.Thing) -> str:
 
 
 def caption(clip: world.Scenario, video: bool) -> str:
-    """Everything in the clip, things from left to right: where each one is first, and (`video`) what it does."""
+    """Everything in the clip, things from left to right: where each one is first (and last), and (`video`) what it
+    does."""
     parts = [" to ".join(clip.scenes) if clip.mix.any() else clip.scenes[0]]
     for thing in sorted(clip.things, key=lambda thing: thing.x[0]):
-        parts.append(f"{thing.name} {place(thing)}" + (f" {behaviour(thing)}" if video else ""))
+        where = f"{place(thing)} to {place_at(thing, -1)}" if thing.behaviour in DISPLACED else place(thing)
+        parts.append(f"{thing.name} {where} {behaviour(thing)}" if video else f"{thing.name} {where}")
     return ", ".join(parts)
+
+
+def place_at(thing: world.Thing, frame: int) -> str:
+    """The quarter of the frame in which a thing is then."""
+    return place(replace(thing, x=thing.x[[frame]], y=thing.y[[frame]]))
 
 
 def still_facts(clip: world.Scenario) -> list[Fact]:
@@ -108,6 +116,10 @@ def thing_facts(thing: world.Thing) -> list[Fact]:
             facts.append(Fact("action_sequence", answer, pool, named | {"when": when}))
     if what == "static" or what in DISPLACED:
         facts.append(Fact("moves", "no" if what == "static" else "yes", ("yes", "no"), named))
+    for kind, frame in (("start", 0), ("end", -1)):
+        middle = min(abs(thing.x[frame] - 0.5), abs(thing.y[frame] - 0.5)) < 0.05
+        if (what == "static" or what in DISPLACED) and not middle:
+            facts.append(Fact(kind, place_at(thing, frame), QUARTERS, named))
     return facts
 
 

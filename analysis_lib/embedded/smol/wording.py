@@ -39,6 +39,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "From which scene to which does the video go?",
     ),
     "moves": ("Does the {thing} move in the video?", "Does the {thing} change its place?"),
+    "start": ("Where is the {thing} at the start?", "Where is the {thing} first?"),
+    "end": ("Where is the {thing} at the end?", "Where is the {thing} last?"),
     "scene": ("Which scene is shown?", "What is in the background?", "Where was this recorded?"),
     "shown": ("How many objects are shown?", "What is the number of objects?"),
     "colour": ("What colour is the {shape}?", "Which colour does the {shape} have?"),
