@@ -49,8 +49,8 @@ def test_a_branch_that_does_not_fit_is_left_out_whole(prompts):
 
 
 def test_places_without_a_token_see_the_system_text_alone(prompts):
-    half = lay_out([Row.start(12, 9)], 5)
-    assert (half["mask"][0, 0, 9:] == 0).sum(-1).tolist() == [5, 5, 5]
+    half = lay_out([Row.start(20, 9), Row.start(20, 12)], 5)
+    assert half["ids"].shape == (2, 12) and (half["mask"][0, 0, 9:] == 0).sum(-1).tolist() == [5, 5, 5]
 
 
 def test_halves_are_a_function_of_their_seed_and_hold_what_the_plan_says(prompts):
@@ -58,7 +58,7 @@ def test_halves_are_a_function_of_their_seed_and_hold_what_the_plan_says(prompts
     one, same = (lessons.make_half(np.random.default_rng(3), prompts, plan) for _ in range(2))
     assert one.keys() == same.keys() and one["asked"] == same["asked"]
     assert all(np.array_equal(one[key], same[key]) for key in ("images", "ids", "wanted", "mask"))
-    assert one["images"].shape == (2, 8, 48, 48, 3) and one["video"] == 72 and one["ids"].shape == (3, 230)
+    assert one["images"].shape == (2, 8, 48, 48, 3) and one["video"] == 72 and one["ids"].shape[1] <= 230
     assert {kind for kind, _, row, _ in one["asked"] if row == 2} == {"drill"}
     few = lessons.make_half(np.random.default_rng(3), prompts, lessons.Plan(2, 0, 230, True, lettered=0.0))
     assert not any(letter for _, letter, *_ in few["asked"])

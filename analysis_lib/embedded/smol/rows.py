@@ -111,9 +111,9 @@ class Row:
 
 def lay_out(rows: list[Row], system: int) -> dict[str, np.ndarray]:
     """Rows as arrays: ids, wanted, positions (B, L) int64 and the attention mask (B, 1, L, system + L) float32, 0 where
-    a token may look and -inf elsewhere. Places that no token fills see the system text alone.
+    a token may look and -inf elsewhere. L is the longest row; places that no token fills see the system text alone.
     """
-    length = rows[0].length
+    length = max(len(row.ids) for row in rows)
     ids, positions = np.zeros((2, len(rows), length), np.int64)
     wanted = np.full((len(rows), length), IGNORE, np.int64)
     seen = np.zeros((len(rows), length, system + length), bool)
