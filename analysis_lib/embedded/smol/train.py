@@ -53,6 +53,7 @@ def train_smol(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS)
     else:
         torch.multiprocessing.spawn(_start, (replace(run, workers=HALVES), base, tower), nprocs=HALVES)
     _finish(run, base, tower, out)
+    print(f"smol-image and smol are in {out}; the curve of their training is {run.work / 'curve.csv'}")
 
 
 def _start(rank: int, run: Run, base: Path, tower: Path) -> None:
