@@ -5,6 +5,7 @@ import pytest
 from smol_base import write_tiny_base
 
 from analysis_lib import quiz, world
+from analysis_lib.embedded.smol import facts as facts_of
 from analysis_lib.embedded.smol import lessons, score
 from analysis_lib.embedded.smol.base import load_tokenizer
 from analysis_lib.embedded.smol.rows import IGNORE, Prompts, Row, lay_out
@@ -79,7 +80,7 @@ def test_facts_answer_as_the_benchmark_does():
             asked = quiz.ask(clip, task, np.random.default_rng(i))
             put = {
                 WORDINGS[fact.kind][0].format(**fact.names): fact
-                for fact in lessons.video_facts(clip) if fact.kind == task
+                for fact in facts_of.video_facts(clip) if fact.kind == task
             }  # fmt: skip
             fact = put[asked.text]
             assert fact.answer == asked.options[asked.answer] and set(asked.options) == set(fact.pool)
@@ -87,6 +88,7 @@ def test_facts_answer_as_the_benchmark_does():
 
 def test_every_wording_can_be_put_and_held_out_ones_are_new():
     names = {"thing": "red circle", "when": "first", "colour": "red", "shape": "circle", "answer": "red"}
+    names |= {"moment": "at the end"}
     for wordings in (WORDINGS, HELD_OUT):
         assert all("{" not in text.format(**names) for texts in wordings.values() for text in texts)
     assert not {t for texts in HELD_OUT.values() for t in texts} & {t for texts in WORDINGS.values() for t in texts}
@@ -110,8 +112,8 @@ def test_captions_tell_what_each_thing_does():
     clip = world.make_scenario(np.random.default_rng(5), "action_sequence", lessons.TIMES)
     hero = clip.things[0]
     first, last = (quiz.VERBS[event] for event in hero.events)
-    assert f"{hero.name} {quiz.place(hero)} {first} then {last}" in lessons.caption(clip, True)
-    assert first not in lessons.caption(lessons.one_frame(clip, 0), False)
+    assert f"{hero.name} {quiz.place(hero)} {first} then {last}" in facts_of.caption(clip, True)
+    assert first not in facts_of.caption(lessons.one_frame(clip, 0), False)
 
 
 def test_validation_is_the_same_however_it_is_shared(prompts):
@@ -127,8 +129,11 @@ def test_where_a_thing_begins_and_ends_is_asked_too():
     hero = clip.things[0]
     hero.x, hero.y = np.linspace(0.2, 0.6, 8), np.linspace(0.6, 0.2, 8)
     hero.behaviour = "northeast"
-    facts = {fact.kind: fact.answer for fact in lessons.thing_facts(hero)}
+    facts = {fact.kind: fact.answer for fact in facts_of.thing_facts(hero)}
     assert (facts["start"], facts["end"], facts["moves"]) == ("bottom left", "top right", "yes")
-    assert f"{hero.name} bottom left to top right moves northeast" in lessons.caption(clip, True)
-    hero.x = np.linspace(0.2, 0.53, 8)
-    assert "end" not in {fact.kind for fact in lessons.thing_facts(hero)}
+    assert f"{hero.name} bottom left to top right moves northeast" in facts_of.caption(clip, True)
+    for what, answers in {"grow": ("small", "large"), "disappear": ("yes", "no")}.items():
+        hero.behaviour = what
+        assert tuple(fact.answer for frame in (0, -1) for fact in facts_of.moment_facts(hero, frame)) == answers
+    hero.x, hero.behaviour = np.linspace(0.2, 0.53, 8), "northeast"
+    assert "end" not in {fact.kind for fact in facts_of.thing_facts(hero)}

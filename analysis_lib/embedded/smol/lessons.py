@@ -7,35 +7,22 @@ answers several questions. A question is asked twice, in words and with options;
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from analysis_lib import world
+from analysis_lib.embedded.smol.facts import NUMBERS, Fact, caption, still_facts, video_facts
 from analysis_lib.embedded.smol.rows import Branch, Prompts, Row, lay_out
 from analysis_lib.embedded.smol.wording import STATEMENTS, WORDINGS
-from analysis_lib.quiz import TASKS, VERBS, place
+from analysis_lib.quiz import TASKS, VERBS
 from analysis_lib.videos import sample_indices
 
 SIZE, FRAMES, GRID = 48, 8, 3  # frame side in pixels, frames of a clip, pooled tokens per side of a frame
 TIMES = world.video_times(np.array(sample_indices(world.N_VIDEO_FRAMES, FRAMES, fps=world.FPS)))
-DISPLACED = (*world.STRAIGHT, *world.DIAGONALS)
-NUMBERS = ("0", "1", "2", "3")
-QUARTERS = tuple(f"{height} {side}" for height in ("top", "bottom") for side in ("left", "right"))
 WORDS = (*VERBS.values(), *world.DIAGONALS, *NUMBERS, *world.COLOURS, *world.SHAPES, *world.SCENES)
 HEROES = ("moving_direction", "moving_direction", "action_antonym", "action_sequence", "still")  # first things taken
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something a clip shows: the kind of question that asks for it, what the wording names, the answer, and the words
-    that options are drawn from."""
-
-    kind: str
-    answer: str
-    pool: tuple[str, ...]
-    names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,87 +40,7 @@ class Plan:
     busy: float = 0.5
 
 
-# ---- what a clip shows ----
-
-
-def behaviour(thing: world.Thing) -> str:
-    """What the thing does, as captions say it."""
-    if thing.behaviour == "static":
-        return "stays"
-    if thing.behaviour == "sequence":
-        return " then ".join(VERBS[event] for event in thing.events)
-    return VERBS.get(thing.behaviour, f"moves {thing.behaviour}")
-
-
-def caption(clip: world.Scenario, video: bool) -> str:
-    """Everything in the clip, things from left to right: where each one is first (and last), and (`video`) what it
-    does."""
-    parts = [" to ".join(clip.scenes) if clip.mix.any() else clip.scenes[0]]
-    for thing in sorted(clip.things, key=lambda thing: thing.x[0]):
-        where = f"{place(thing)} to {place_at(thing, -1)}" if thing.behaviour in DISPLACED else place(thing)
-        parts.append(f"{thing.name} {where} {behaviour(thing)}" if video else f"{thing.name} {where}")
-    return ", ".join(parts)
-
-
-def place_at(thing: world.Thing, frame: int) -> str:
-    """The quarter of the frame in which a thing is then."""
-    return place(replace(thing, x=thing.x[[frame]], y=thing.y[[frame]]))
-
-
-def still_facts(clip: world.Scenario) -> list[Fact]:
-    """What the clip's first frame answers."""
-    facts = [
-        Fact("scene", clip.scenes[0], tuple(world.SCENES)),
-        Fact("shown", str(len(clip.things)), NUMBERS),
-    ]
-    for thing in clip.things:
-        named = {"thing": thing.name, "colour": thing.colour, "shape": thing.shape}
-        facts.append(Fact("shape", thing.shape, world.SHAPES, named))
-        if sum(other.shape == thing.shape for other in clip.things) == 1:
-            facts.append(Fact("colour", thing.colour, tuple(world.COLOURS), named))
-        height, side = place(thing).split()
-        if abs(thing.x[0] - 0.5) > 0.07:
-            facts.append(Fact("side", side, ("left", "right"), named))
-        if abs(thing.y[0] - 0.5) > 0.07:
-            facts.append(Fact("height", height, ("top", "bottom"), named))
-    return facts
-
-
-def thing_facts(thing: world.Thing) -> list[Fact]:
-    """What a clip shows of one thing."""
-    named, what = {"thing": thing.name}, thing.behaviour
-    pair = next((p for p in world.ANTONYMS if what in p), None)
-    facts = []
-    if pair is not None:
-        facts.append(Fact("action_antonym", VERBS[what], tuple(VERBS[p] for p in pair), named))
-    if what in world.DIAGONALS:
-        facts.append(Fact("moving_direction", what, tuple(world.DIAGONALS), named))
-    if what in ("left", "right"):
-        facts.append(Fact("moving_direction", what, ("left", "right"), named))
-    if what == "sequence":
-        pool = tuple(VERBS[event] for event in thing.events)
-        for when, answer in zip(("first", "last"), pool, strict=True):
-            facts.append(Fact("action_sequence", answer, pool, named | {"when": when}))
-    if what == "static" or what in DISPLACED:
-        facts.append(Fact("moves", "no" if what == "static" else "yes", ("yes", "no"), named))
-    for kind, frame in (("start", 0), ("end", -1)):
-        middle = min(abs(thing.x[frame] - 0.5), abs(thing.y[frame] - 0.5)) < 0.05
-        if (what == "static" or what in DISPLACED) and not middle:
-            facts.append(Fact(kind, place_at(thing, frame), QUARTERS, named))
-    return facts
-
-
-def video_facts(clip: world.Scenario) -> list[Fact]:
-    """What the clip's course answers; scenes first, then each thing, then the number of those that move."""
-    facts = []
-    if clip.mix.any():
-        before, after = clip.scenes
-        facts.append(Fact("scene_transition", f"{before} to {after}", (f"{before} to {after}", f"{after} to {before}")))
-    facts += [fact for thing in clip.things for fact in thing_facts(thing)]
-    if not any(thing.behaviour == "sequence" for thing in clip.things):
-        moved = sum(thing.behaviour in DISPLACED for thing in clip.things)
-        facts.append(Fact("object_count", str(moved), NUMBERS))
-    return facts
+# ---- clips ----
 
 
 def busy_clip(rng: np.random.Generator) -> world.Scenario:

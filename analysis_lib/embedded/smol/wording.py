@@ -41,6 +41,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "moves": ("Does the {thing} move in the video?", "Does the {thing} change its place?"),
     "start": ("Where is the {thing} at the start?", "Where is the {thing} first?"),
     "end": ("Where is the {thing} at the end?", "Where is the {thing} last?"),
+    "size": ("How large is the {thing} {moment}?", "What size does the {thing} have {moment}?"),
+    "seen": ("Can the {thing} be seen {moment}?", "Is the {thing} there {moment}?"),
     "scene": ("Which scene is shown?", "What is in the background?", "Where was this recorded?"),
     "shown": ("How many objects are shown?", "What is the number of objects?"),
     "colour": ("What colour is the {shape}?", "Which colour does the {shape} have?"),
