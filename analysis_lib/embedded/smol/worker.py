@@ -78,12 +78,22 @@ def build(run: Run, folder: Path, tower: Path) -> Task:
     frozen = network.freeze_base(config, load_file(folder / "model.safetensors"))
     net = network.Network(config, frozen, {}, projector.load_tower(tower))
     prompts = Prompts(base.load_tokenizer(folder))
-    trained = network.start_adapters(config, run.seed)
-    trained |= projector.start_projector(net, prompts.tokenizer, run.seed)
-    learner = Learner(trained, run.device)
+    learner = Learner(_start(run, net, prompts), run.device)
     net.frozen = {name: tensor.to(run.device) for name, tensor in frozen.items()}
     net.trained, net.tower = learner.views, net.tower.to(run.device)
     return Task(net, prompts, learner)
+
+
+def _start(run: Run, net: network.Network, prompts: Prompts) -> dict[str, torch.Tensor]:
+    """What is trained, before it is: computed once, then read from `start.pt`."""
+    stored = run.work / "start.pt"
+    if stored.exists():
+        return torch.load(stored, weights_only=True)
+    trained = network.start_adapters(net.config, run.seed)
+    trained |= projector.start_projector(net, prompts.tokenizer, run.seed)
+    if run.rank == 0:
+        state.save(stored, trained)
+    return trained
 
 
 def work(run: Run, task: Task) -> None:
