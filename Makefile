@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures readme smoke bench families train test slow lint lab lock clean
+.PHONY: help env reproduce figures readme smoke bench families train base test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -19,6 +19,9 @@ SETTINGS = $(strip $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-mode
 	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) \
 	$(call given,MAP_SAMPLES,map-samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
 	$(call given,OUT,out) $(DEVICE_OPTION))
+
+# What MODEL=smol stands on is fetched when it is first asked for.
+BASE = $(if $(and $(filter command,$(origin MODEL)),$(filter smol%,$(MODEL))),base)
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,7 +44,7 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	@$(PIP) -e '.[dev]' -c requirements.lock
 	@touch $@
 
-reproduce: $(READY) ## run the whole study: measure what is not stored yet, draw, write the executed notebooks
+reproduce: $(READY) $(BASE) ## run the whole study: measure what is not stored yet, draw, write the executed notebooks
 	@$(PY) -m analysis_lib reproduce $(SETTINGS)
 
 figures: $(READY) ## redraw every figure from the stored results, without a model
@@ -50,7 +53,7 @@ figures: $(READY) ## redraw every figure from the stored results, without a mode
 readme: $(READY) ## write the stored findings of the embedded model into README.md
 	@$(PY) -m analysis_lib.reports.readme
 
-smoke: $(READY) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take
+smoke: $(READY) $(BASE) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take
 	$(if $(call given,OUT,out),$(error a smoke run writes to build/smoke, never elsewhere: leave OUT out))
 	@rm -rf build/smoke
 	@$(PY) -m analysis_lib reproduce --forecast --samples 4 --map-samples 0 $(SETTINGS) --out build/smoke
@@ -61,8 +64,11 @@ bench: $(READY) ## time and count what a knockout sweep costs, exact against ful
 families: $(READY) ## try every native family on a tiny checkpoint, all notebooks included, into docs/families.md
 	@$(PY) tests/support/family_table.py
 
-train: $(READY) ## re-create the two embedded models from nothing (DEVICE=cuda where there is one)
-	@$(PY) -m analysis_lib train $(strip $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))
+train: $(READY) $(BASE) ## re-create the embedded models, or those of MODEL=smol (DEVICE=cuda where there is one)
+	@$(PY) -m analysis_lib train $(strip $(call given,MODEL,model) $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))
+
+base: $(READY) ## fetch the language model under MODEL=smol, check it, and lay it into data/base
+	@$(PY) -m analysis_lib.embedded.smol.base
 
 # One process a core, and one thread a process: the models of the tests are too small to share work.
 TEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile

@@ -6,17 +6,9 @@ analysis_lib` and the command line's help do not wait for torch."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "embedded.door": ["load_benchmark"],
-        "errors": ["SampleError", "StudyError"],
-        "inputs.records": ["Clip", "Sample", "Skip"],
-        "inputs.videos": ["load_clip"],
-        "instrument.checks": ["load_model"],
-        "study.folders": ["results_dir"],
-        "study.runs": ["Results", "example", "sweep"],
-        "study.store": ["Store"],
-        "study.tables": ["read_table"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "embedded.door": ["load_benchmark"], "errors": ["SampleError", "StudyError"],
+    "inputs.records": ["Clip", "Sample", "Skip"], "inputs.videos": ["load_clip"],
+    "instrument.checks": ["load_model"], "study.folders": ["results_dir"],
+    "study.runs": ["Results", "example", "sweep"], "study.store": ["Store"], "study.tables": ["read_table"],
+})  # fmt: skip

@@ -48,6 +48,7 @@ REPRODUCE = NOTEBOOKS | {
     "-p": ("NAME=VALUE", "any other notebook parameter", {"action": "append"}),
 }
 TRAIN = {
+    "--model": ("NAME", "embedded, or smol (default: embedded)", {"choices": ("embedded", "smol")}),
     "--seed": ("N", "of weights and data (default: 0)", {"type": int}),
     "--device": ("DEVICE", "auto, cpu or cuda (default: auto)", {"choices": ("auto", "cpu", "cuda")}),
     "--out": ("DIR", f"where the two checkpoint folders are written (default: {paths.MODELS})", {"type": Path}),
@@ -96,11 +97,12 @@ def _reproduce(notebooks: str = "", figures_only: bool = False, forecast: bool =
         print(reproduce.forecast(given, took))
 
 
-def _train(**given: Any) -> None:
-    """Re-create the embedded models from nothing."""
-    from analysis_lib.embedded import train
+def _train(model: str = "embedded", **given: Any) -> None:
+    """Re-create the embedded models from nothing, or smol on its language model."""
+    from analysis_lib.embedded.smol.train import train_smol
+    from analysis_lib.embedded.train import train
 
-    train.train(**given)
+    {"embedded": train, "smol": train_smol}[model](**given)
 
 
 def _benchmark(out: Path = paths.BENCHMARK) -> None:

@@ -27,10 +27,8 @@ def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Vide
     vlm = load_checkpoint(model, dtype=dtype, device=device)
     kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
     if vlm.processor is not None and kind not in FAMILIES and (failed := _failed(vlm)):
-        raise StudyError(
-            f"{kind!r} ({name}) is no known family, and on a made-up clip it fails: {failed}. State what differs in "
-            "families.FAMILIES; if its decoder is reached another way, in models.decoder_layers and models.decode"
-        )
+        fix = "State what differs in families.FAMILIES; if its decoder is reached another way, in models/decoder.py"
+        raise StudyError(f"{kind!r} ({name}) is no known family, and on a made-up clip it fails: {failed}. {fix}")
     return vlm
 
 

@@ -64,10 +64,9 @@ def check_edge_set(name: str) -> None:
     ends = name.split("->")
     pair = len(ends) == 2 and all(end in ENDS or FRAME.fullmatch(end) for end in ends)
     if not (name == "cross-frame" or DISTANCE.fullmatch(name) or OTHERS.fullmatch(name) or pair):
-        raise StudyError(
-            f"unknown edge set {name!r}; known: {', '.join(EDGE_SETS)}, source->destination of {', '.join(ENDS)} and "
-            "frames (frame 2->frame 5), frame 2->later frames, earlier frames->frame 5, or cross-frame@3 (3 apart)"
-        )
+        known = f"{', '.join(EDGE_SETS)}, source->destination of {', '.join(ENDS)} and frames (frame 2->frame 5)"
+        more = "frame 2->later frames, earlier frames->frame 5, or cross-frame@3 (3 apart)"
+        raise StudyError(f"unknown edge set {name!r}; known: {known}, {more}")
     numbers = [int(found[1]) for end in ends if (found := FRAME.fullmatch(end))]
     if len(numbers) == 2 and numbers[0] > numbers[1]:
         raise StudyError(f"edge set {name!r} holds no edge: frame {numbers[1]} cannot read a later frame")

@@ -75,7 +75,9 @@ def staggered(
     with grouped_attention(vlm):
         for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
             if seen is not call.seen:  # mostly one for all layers
-                seen, opened = call.seen, {row: _opened(call.seen, row, table) for row, table in cut.items()}
+                seen = call.seen  # what rows from `row` on see under each cut and, last, under none (K + 1, …, r, n):
+                below = {row: seen[row:].expand(1, table.shape[1], -1, -1) for row, table in cut.items()}
+                opened = {row: torch.cat([seen[row:] & ~table, below[row]]) for row, table in cut.items()}
             groups, pieces = [], []
             for row, plan in plans.items():
                 origins, cuts = plan[number - 1]
@@ -119,11 +121,6 @@ def _going_on(hidden: torch.Tensor, origins: list[int | None], clean: torch.Tens
     if origins == [*range(len(hidden)), *[None] * len(new)]:  # mostly: all go on, and new ones come last
         return [hidden.flatten(0, 1), *new]
     return [clean if place is None else hidden[place] for place in origins]
-
-
-def _opened(seen: torch.Tensor, row: int, blocked: torch.Tensor) -> torch.Tensor:
-    """(K + 1, H or 1, r, n): what rows from `row` on see under each cut (K, H or 1, r, n) and, last, under none."""
-    return torch.cat([seen[row:] & ~blocked, seen[row:].expand(1, blocked.shape[1], -1, -1)])
 
 
 def first_row(blocked: np.ndarray, calls: Sequence[Call] = ()) -> int:

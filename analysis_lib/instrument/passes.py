@@ -147,10 +147,8 @@ def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:
     if own is None or own.dtype == torch.bool:
         return seen
     if not seen.any(-1).all():
-        raise StudyError(
-            "a position is left without any key, which attention kernel 'eager' turns into reading everything; load "
-            "the model with attn_implementation sdpa, where such a row outputs 0"
-        )
+        found = "a position is left without any key, which attention kernel 'eager' turns into reading everything"
+        raise StudyError(f"{found}; load the model with attn_implementation sdpa, where such a row outputs 0")
     return torch.zeros(seen.shape, dtype=own.dtype, device=own.device).masked_fill(~seen, torch.finfo(own.dtype).min)
 
 

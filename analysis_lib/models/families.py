@@ -29,7 +29,7 @@ class Family:
 
 
 FAMILIES = {
-    # LLaVA-NeXT-7B-Video-FT: an image model with features pooled over the clip (`pooled.py`)
+    # LLaVA-NeXT-7B-Video-FT: an image model with features pooled over the clip (`merging.py`)
     "llava": Family("LlavaForConditionalGeneration", "mvbench", ("num_frames", "pooling_shape", "frame_shape")),
     "llava_next": Family("LlavaForConditionalGeneration", "mvbench"),  # its image-only base (`originals.py`)
     "internvl_chat": Family("InternVLForConditionalGeneration", "mvbench-phi3", ("llm_config", "vision_config")),

@@ -28,7 +28,7 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     """Load a model for inference, with SDPA attention. `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU.
     `device` auto: cuda if there is one, and all GPUs if the model does not fit the first. Raises StudyError for weights
     that do not fit the model, and for anything that `checkpoints.find` refuses."""
-    place = _device(device)
+    place = device_for(device)
     source = checkpoints.find(model)
     folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source)
     ensure_torchvision()
@@ -62,7 +62,8 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     )  # fmt: skip
 
 
-def _device(device: str) -> torch.device:
+def device_for(device: str) -> torch.device:
+    """The device that auto, cpu or cuda means here; StudyError for others, and for cuda without a GPU."""
     if device not in ("auto", "cpu", "cuda"):
         raise StudyError(f"unknown device {device!r}; choose auto, cpu or cuda")
     seen = torch.cuda.is_available()

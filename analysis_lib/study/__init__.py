@@ -10,11 +10,7 @@ tables does not wait for torch."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "folders": ["results_dir"],
-        "runs": ["Results", "example", "sweep"],
-        "single_samples": ["instrument_checks", "open_routes"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "folders": ["results_dir"], "runs": ["Results", "example", "sweep"],
+    "single_samples": ["instrument_checks", "open_routes"],
+})  # fmt: skip

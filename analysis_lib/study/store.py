@@ -70,10 +70,8 @@ class Store(AbstractContextManager):
         stored = self.manifest.get("settings", {}) if len(self.tables["baseline"]) else {}
         for name, value in settings.items():
             if stored.get(name, value) != value:
-                raise StudyError(
-                    f"{self.folder} holds results with {name} = {stored[name]}, this run asks for {name} = {value}; "
-                    "name another folder with --out, or use the stored setting"
-                )
+                found = f"{self.folder} holds results with {name} = {stored[name]}, this run asks for {name} = {value}"
+                raise StudyError(f"{found}; name another folder with --out, or use the stored setting")
 
     def begin(self, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Check the settings and write them, before any row, with where and with what the rows are made."""

@@ -15,7 +15,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
 from analysis_lib.instrument.knockout import Condition, knockout_logits
-from analysis_lib.models import pooled
+from analysis_lib.models import merging
 from analysis_lib.models.merging import make_inputs, model_logits, on_grid
 
 LAYER = "language_model.model.layers.{}.self_attn.{}_proj"
@@ -159,8 +159,8 @@ def test_mini_internvl_computes_what_its_tensors_say(tmp_path, version, tiny_fra
     folder = internvl(tmp_path / "original", version)
     vlm, tensors = load_model(str(folder), device="cpu"), load_file(folder / "model.safetensors")
     assert vlm.protocol == "mvbench-phi3" and vlm.num_frames == 8
-    wanted = original_features(tensors, pooled.pixel_values(vlm, tiny_frames), version)
-    found = pooled.encode_frames(vlm, tiny_frames)
+    wanted = original_features(tensors, merging.pixel_values(vlm, tiny_frames), version)
+    found = merging.encode_frames(vlm, tiny_frames)
     assert torch.allclose(found, wanted.flatten(0, 1), atol=1e-4)
     inputs = make_inputs(vlm, make_sample(), tiny_frames)
     assert inputs.grid == (8, 2, 2)

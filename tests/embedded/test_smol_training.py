@@ -1,0 +1,209 @@
+"""The training of smol on a few steps with a tiny base: its state, its workers, its checkpoints."""
+
+import json
+import threading
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from smol_base import write_tiny_base
+
+from analysis_lib import paths
+from analysis_lib.embedded import quiz, world
+from analysis_lib.embedded.smol import base, card, folder, learner, lessons, projector, score, state, train, worker
+from analysis_lib.errors import StudyError
+from analysis_lib.inputs.records import Question
+from analysis_lib.instrument.checks import load_model
+from analysis_lib.models import originals
+from analysis_lib.models.merging import make_inputs, model_logits
+
+TOWER = paths.MODELS / "embedded-image"
+STAGES = tuple(
+    replace(stage, steps=3, plan=replace(stage.plan, clips=1, length=190, busy=0.0, shares=(0.3, 0.3, 0.4, 0, 0)))
+    for stage in train.STAGES
+)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A tiny base in its place, few labelled frames and questions; returns its folder."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker does
+    monkeypatch.setattr(originals, "BASES", tmp_path / "base")
+    monkeypatch.setattr(projector, "BATCHES", 1)
+    monkeypatch.setattr(projector, "CLIPS", 8)
+    monkeypatch.setattr(worker, "VALIDATION_CLIPS", 2)
+    monkeypatch.setattr(worker, "LOG_EVERY", 2)
+    monkeypatch.setattr(score, "LENGTH", 190)
+    yield write_tiny_base(tmp_path / "base" / base.NAME)
+    torch.set_num_threads(threads)
+
+
+def run_in(work, **other):
+    work.mkdir()
+    return worker.Run(0, torch.device("cpu"), work, STAGES[:2], **other)
+
+
+def test_a_stopped_training_goes_on_with_the_same_bytes(tiny, tmp_path, monkeypatch):
+    whole = run_in(tmp_path / "whole")
+    worker.work(whole, worker.build(whole, tiny, TOWER))
+    stopped, calls, record = run_in(tmp_path / "stopped"), [], state.record
+    monkeypatch.setattr(worker, "STORE_SECONDS", 0)
+
+    def once(work, facts, counts):
+        record(work, facts, counts)
+        calls.append(facts)
+        if facts["stage"] == "video-words" and facts["step"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "record", once)
+    with pytest.raises(KeyboardInterrupt):
+        worker.work(stopped, worker.build(stopped, tiny, TOWER))
+    monkeypatch.setattr(state, "record", record)
+    worker.work(stopped, worker.build(stopped, tiny, TOWER))
+    for name in ("stills", "video-words"):
+        one, other = (torch.load(run.work / f"{name}.pt", weights_only=True)["trained"] for run in (whole, stopped))
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    curves = [pd.read_csv(run.work / "curve.csv").drop(columns="minutes") for run in (whole, stopped)]
+    pd.testing.assert_frame_equal(*curves)
+    assert set(curves[0]["split"]) == {"training", "validation"} and set(curves[0]["step"]) == {2, 3}
+    validated = curves[0][curves[0]["split"] == "validation"]
+    assert set(validated["kind"]) == set(score.KINDS) and (validated["letters"] == 2).all()
+
+
+def test_two_workers_learn_what_one_learns(tiny, tmp_path, monkeypatch):
+    barrier, given, own = threading.Barrier(2), {}, threading.local()
+
+    def all_reduce(values):
+        given[own.rank] = values.clone()
+        barrier.wait()
+        total = given[0] + given[1]
+        barrier.wait()
+        values.copy_(total)
+
+    def start(rank):
+        own.rank = rank
+        worker.work(replace(both, rank=rank), tasks[rank])
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    one, both = run_in(tmp_path / "one"), run_in(tmp_path / "both", workers=2)
+    worker.work(one, worker.build(one, tiny, TOWER))
+    tasks = [worker.build(both, tiny, TOWER) for _ in range(2)]
+    threads = [threading.Thread(target=start, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first, second = (torch.load(r.work / "video-words.pt", weights_only=True)["trained"] for r in (one, both))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(tasks[0].learner.views[name], second[name]) for name in second)
+    curves = [(run.work / "curve.csv").read_text().splitlines() for run in (one, both)]
+    assert [line.split(",")[4:] for line in curves[0]] == [line.split(",")[4:] for line in curves[1]]
+
+
+def test_everything_trained_moves_and_nothing_else(tiny, tmp_path):
+    run = run_in(tmp_path / "run")
+    task = worker.build(run, tiny, TOWER)
+    before = {name: t.detach().clone() for name, t in task.learner.views.items()}
+    frozen = {name: t.clone() for name, t in task.net.frozen.items()}
+    worker.work(run, task)
+    assert all((t != before[name]).any() for name, t in task.learner.views.items())
+    assert {name.split(".")[0] for name in before} == set(learner.RATES)
+    assert all(torch.equal(t, frozen[name]) for name, t in task.net.frozen.items())
+    assert not any(p.requires_grad for p in task.net.tower.parameters())
+
+
+def test_a_tensor_without_a_gradient_is_an_error():
+    taught = learner.Learner({"layers.0.A": torch.ones(2), "projector.b": torch.ones(1)}, torch.device("cpu"))
+    taught.views["layers.0.A"].sum().backward()
+    with pytest.raises(RuntimeError, match="no gradient for projector.b"):
+        taught.gradients()
+
+
+def test_the_exported_folder_computes_what_was_trained(tiny, tmp_path):
+    run = run_in(tmp_path / "run")
+    task = worker.build(run, tiny, TOWER)
+    with torch.no_grad():
+        for name, view in task.learner.views.items():
+            if name.endswith(".B"):
+                view.normal_(0, 0.1)
+            view.copy_(view.bfloat16())  # as stored
+    folder.write_folder(task.learner.views, tiny, TOWER, tmp_path / "smol")
+    vlm = load_model(str(tmp_path / "smol"), device="cpu")
+    half = worker.on(run.device, score._questions(task.prompts, "moving_direction", [np.random.default_rng(5)]))
+    with torch.no_grad():
+        trained = score.answers(task.net, task.prompts, half)
+    rng = np.random.default_rng(5)
+    clip = world.make_scenario(rng, "moving_direction", lessons.TIMES)
+    asked = quiz.ask(clip, "moving_direction", rng)
+    sample = Question(asked.question, asked.options, asked.answer)
+    logits = model_logits(vlm, make_inputs(vlm, sample, half["images"][0].numpy()))
+    place = next(places[0] for _, letter, _, places in half["asked"] if letter)
+    number = (half["wanted"][0] != -100).nonzero().flatten().tolist().index(place)
+    assert torch.allclose(logits, trained[number], atol=1e-4) and logits.std() > 0.1
+    assert vlm.num_frames == 8 and not any(
+        "language" in name for name in load_file(tmp_path / "smol/model.safetensors")
+    )
+
+
+def test_a_checkpoint_without_its_base_says_what_to_type(tiny, tmp_path, monkeypatch):
+    task = worker.build(run_in(tmp_path / "run"), tiny, TOWER)
+    folder.write_folder(task.learner.views, tiny, TOWER, tmp_path / "smol")
+    monkeypatch.setattr(originals, "BASES", tmp_path / "nowhere")
+    with pytest.raises(StudyError, match="make base"):
+        load_model(str(tmp_path / "smol"), device="cpu")
+    with pytest.raises(StudyError, match="make base"):
+        train.train_smol(out=tmp_path)
+    stated = json.loads((tmp_path / "smol/adapter_config.json").read_text())
+    (tmp_path / "smol/adapter_config.json").write_text(json.dumps(stated | {"base_model_name_or_path": "some/other"}))
+    with pytest.raises(StudyError, match="the language model 'other' under this checkpoint is not in"):
+        load_model(str(tmp_path / "smol"), device="cpu")
+
+
+def test_training_writes_checkpoints_with_their_scores(tiny, tmp_path, monkeypatch):
+    def in_one_process(_, args, nprocs):
+        run, *folders = args
+        assert run.workers == nprocs == worker.HALVES
+        worker.work(replace(run, workers=1), worker.build(run, *folders))
+
+    monkeypatch.setattr(torch.multiprocessing, "spawn", in_one_process)
+    monkeypatch.setattr(train, "STAGES", STAGES)
+    monkeypatch.setattr(card, "STILLS", 2)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "BENCHMARK", tmp_path / "benchmark")
+    monkeypatch.setattr(quiz, "write_benchmark", partial(quiz.write_benchmark, questions_per_task=1))
+    train.train_smol(seed=0, device="cpu", out=tmp_path / "out")
+    stills, video = ((tmp_path / "out" / name / "README.md").read_text() for name in ("smol-image", "smol"))
+    assert "| stills | 3 | 2 |" in stills and "video" not in stills.split("## Training")[1].split("## Scores")[0]
+    assert "| video | 3 | 2 |" in video and all(f"| {task} |" in video for task in quiz.TASKS)
+    assert (tmp_path / "build/train-smol-0/state.pt").exists()
+
+
+# ---- the base ----
+
+
+def test_another_file_than_the_pinned_one_is_refused(tmp_path, monkeypatch):
+    def download(scratch):
+        (scratch / "file.gguf").write_bytes(b"other")
+        return scratch / "file.gguf"
+
+    monkeypatch.setattr(base, "BASES", tmp_path / "base")
+    monkeypatch.setattr(base, "_download", download)
+    with pytest.raises(StudyError, match="holds another file than expected"):
+        base.fetch_base()
+    assert list((tmp_path / "base").iterdir()) == []
+
+
+def test_the_placeholder_takes_the_place_of_a_spare_token(tmp_path, monkeypatch):
+    before = base.load_tokenizer(write_tiny_base(tmp_path / "old"))
+    monkeypatch.setattr(base, "SPARE", "<0x07>")
+    monkeypatch.setattr(base, "PLACEHOLDER", "<clip>")
+    number = before.convert_tokens_to_ids("<0x07>")
+    base._write_tokenizer(before, tmp_path / "new")
+    after = base.load_tokenizer(tmp_path / "new")
+    assert len(after) == len(before) and after.convert_tokens_to_ids("<clip>") == number
+    assert number in after("see <clip> and")["input_ids"]
