@@ -59,7 +59,7 @@ Accuracy in % on the embedded benchmark ({questions} questions, mp4 files), meas
 
 def export(model: Any, tokenizer_folder: Path, folder: Path) -> None:
     """Write a checkpoint in the published layout with its processor files, replacing `folder`."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # heavy
 
     partial = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
@@ -102,7 +102,7 @@ def score(folder: Path) -> pd.DataFrame:
 
 def write_card(folder: Path, *, seed: int, device: str, stages: list[tuple[str, int, int, float]]) -> None:
     """Score the checkpoint in `folder` and write its model card. `stages`: name, steps, rows a step, seconds."""
-    from safetensors import safe_open
+    from safetensors import safe_open  # heavy
 
     with safe_open(folder / "model.safetensors", "pt") as tensors:
         parameters = sum(np.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118

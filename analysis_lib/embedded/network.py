@@ -27,7 +27,7 @@ VISION_HEADS = {"colour": 7, "shape": 4, "centre": 3, "scene": 5}  # numbers of 
 def build_model(tokenizer: Any, seed: int) -> Any:
     """A `llava` model with random weights: CLIP tower, two-layer projector, 12-layer Llama decoder."""
     ensure_torchvision()
-    from transformers import (
+    from transformers import (  # heavy
         AttentionInterface,
         CLIPVisionConfig,
         LlamaConfig,

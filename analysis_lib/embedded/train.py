@@ -179,7 +179,7 @@ def _restore(store: Path, stage: Stage, model: Any, heads: Any, optimizers: list
 
 def train(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS) -> None:
     """Train both embedded models. State lives in build/train-<seed>; the same call resumes there."""
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast  # heavy
 
     if device == "cuda" and not torch.cuda.is_available():
         raise StudyError("device cuda asked for, but this torch sees no GPU; use --device cpu")

@@ -29,7 +29,16 @@ def _corpus() -> list[str]:
 
 def build_tokenizer(folder: Path) -> None:
     """Write a small Llama tokenizer (byte-pair encoding with byte fallback, one `<image>` token) to `folder`."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (  # heavy
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
 
     def blank(model: models.Model) -> Tokenizer:
         tokenizer = Tokenizer(model)

@@ -222,7 +222,7 @@ def video_times(indices: np.ndarray | None = None) -> np.ndarray:
 
 def write_video(path: Path, frames: np.ndarray) -> None:
     """Write frames (T, H, W, 3) uint8 as H.264, the same bytes each time; a half-written file never bears the name."""
-    import av
+    import av  # heavy
 
     partial = path.with_suffix(".partial.mp4")
     with av.open(str(partial), "w") as container:

@@ -28,7 +28,7 @@ from analysis_lib.models.records import Inputs, VideoLLM
 @torch.no_grad()
 def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
-    from transformers import DynamicCache
+    from transformers import DynamicCache  # heavy
 
     kernel = vlm.hf.get_decoder().config._attn_implementation
     if inputs.calls and inputs.calls[0].kernel == kernel:

@@ -114,7 +114,7 @@ def _after_clean(clean: torch.Tensor, row: int, own: torch.Tensor) -> torch.Tens
 
 def _kernel(module: Any, name: str) -> Callable:
     """The attention function that the model calls itself: eager ones stand beside its layers, others are registered."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # heavy
 
     own = sys.modules[type(module).__module__]
     return own.eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]

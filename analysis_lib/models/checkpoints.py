@@ -56,7 +56,7 @@ def read_config(folder: Path) -> dict:
 
 def fetch(model: str) -> tuple[Path, str]:
     """A hub repository's folder, downloaded or found in the cache, and its commit."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # heavy
 
     try:
         folder = Path(snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
@@ -77,7 +77,7 @@ def weights_sha256(folder: Path) -> str:
 
 def depth_of(source: Path | str) -> int:
     """Number of decoder layers, from the config alone. StudyError if it cannot be read."""
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import AutoConfig, PretrainedConfig  # heavy
 
     ensure_torchvision()
     try:

@@ -43,7 +43,7 @@ def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.
 
 def _float32(head: torch.nn.Linear) -> torch.nn.Linear:
     """A copy of the output head in float32, on the device on which it computes."""
-    from accelerate.utils import align_module_device
+    from accelerate.utils import align_module_device  # heavy
 
     with align_module_device(head):  # brings offloaded weights
         own = {name: value.float() for name, value in head.state_dict().items()}

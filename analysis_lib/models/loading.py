@@ -32,7 +32,7 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     source = checkpoints.find(model)
     folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source)
     ensure_torchvision()
-    from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast
+    from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast  # heavy
 
     config = checkpoints.read_config(folder)
     family = family_of(folder, config)
@@ -96,7 +96,7 @@ def spread(folder: Path, dtype: torch.dtype, place: torch.device) -> str | None:
 
 def _load_strict(folder: Path, config: dict, family: Family, dtype: torch.dtype, device_map: Any) -> Any:
     """The model, on the CPU or laid on several devices by `device_map`; StudyError names weights that do not fit."""
-    import transformers
+    import transformers  # heavy
 
     name = family.hf_class or (config.get("architectures") or [""])[0]
     if not hasattr(transformers, name or "?"):

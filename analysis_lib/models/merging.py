@@ -102,7 +102,7 @@ def encode_frames(vlm: VideoLLM, frames: np.ndarray) -> torch.Tensor:
 
 def model_inputs(vlm: VideoLLM, inputs: Inputs) -> dict[str, Any]:
     """What the model's own forward takes: ids with one placeholder for each video token, and the features."""
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
+    from transformers.modeling_outputs import BaseModelOutputWithPooling  # heavy
 
     video = inputs.roles.positions("video")
     at = int(video[0])

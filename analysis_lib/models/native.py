@@ -26,7 +26,7 @@ from analysis_lib.models.roles import expanded_roles
 def processor_and_template(folder: Path, tokenizer: Any) -> tuple[Any, str]:
     """A checkpoint's processor and its rendered chat template; StudyError if either is missing or takes no videos.
     The processor gets the tokenizer as saved: its own may have been rebuilt from a class name, with other ids."""
-    from transformers import AutoProcessor
+    from transformers import AutoProcessor  # heavy
 
     try:
         processor = AutoProcessor.from_pretrained(folder)
@@ -75,7 +75,7 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
 
 def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[dict[str, Any], str]:
     """The model's inputs, and the text that the processor put for the placeholder."""
-    from transformers.video_utils import VideoMetadata
+    from transformers.video_utils import VideoMetadata  # heavy
 
     if not np.isfinite(clip.seconds).all():
         raise SampleError("the video states no frame rate, but this model's prompt states times")

@@ -36,7 +36,7 @@ def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     if adapted:
         tensors = with_adapters(folder, base_tensors(folder, tensors) | tensors, config.get("lora_alpha"))
     if translate is None:
-        from transformers import AutoConfig
+        from transformers import AutoConfig  # heavy
 
         return {"config": AutoConfig.from_pretrained(folder), "state_dict": tensors}
     return translate(folder, config, tensors)
@@ -44,7 +44,7 @@ def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def _llava_next(folder: Path, config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
     """As the published study runs it: eight frames, each pooled to half its side, no tiles and no newline."""
-    from transformers import LlavaConfig
+    from transformers import LlavaConfig  # heavy
 
     side = config["vision_config"]["image_size"] // config["vision_config"]["patch_size"]
     shape = {"num_frames": FRAMES, "frame_shape": [side, side], "pooling_shape": [FRAMES, side // 2, side // 2]}
@@ -71,7 +71,7 @@ INTERNVL_NAMES = {  # for transformers' `key_mapping`: regular expressions in th
 
 def _internvl_chat(folder: Path, config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
     """Mini-InternVL: its config in transformers' terms, the vision tower's joint query-key-value projections parted."""
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer  # heavy
     from transformers import InternVLConfig, InternVLVisionConfig
 
     placeholder = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<IMG_CONTEXT>")
@@ -99,7 +99,7 @@ def _internvl_chat(folder: Path, config: dict[str, Any], tensors: Tensors) -> di
 
 
 def _phi3(folder: Path, text: dict[str, Any]) -> Any:
-    from transformers import Phi3Config
+    from transformers import Phi3Config  # heavy
 
     if text.get("model_type") != "phi3":
         found = f"of InternVL-chat checkpoints only those with Phi-3 are known, this one has {text.get('model_type')}"

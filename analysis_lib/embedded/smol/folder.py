@@ -25,7 +25,7 @@ SHOWN = ("preprocessor_config.json", "processor_config.json")  # how pictures ar
 def write_folder(trained: dict[str, torch.Tensor], base: Path, tower: Path, folder: Path) -> None:
     """Write what was trained as a checkpoint, replacing `folder`. `base` and `tower` are the folders of the language
     model and of the checkpoint that the vision tower was taken from."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # heavy
 
     partial = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)

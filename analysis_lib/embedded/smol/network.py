@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from analysis_lib.embedded.network import MEAN, STD
+
 RANK, ALPHA = 16, 32
 SCALE = ALPHA / RANK
 GROUPS = {  # linear maps with one input are one product: name of the group, and its maps
@@ -142,8 +144,6 @@ def logits(net: Network, states: torch.Tensor) -> torch.Tensor:
 
 def patch_features(net: Network, images: torch.Tensor) -> torch.Tensor:
     """The tower's states (B·T, 36, d) of images (B, T, S, S, 3) uint8."""
-    from analysis_lib.embedded.network import MEAN, STD
-
     pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(x, device=pixels.device).view(3, 1, 1) for x in (MEAN, STD))
     with torch.no_grad():

@@ -18,6 +18,7 @@ from torch.nn import functional
 from analysis_lib.embedded import world
 from analysis_lib.embedded.lessons import PATCHES, make_frames
 from analysis_lib.embedded.smol import network
+from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 BATCHES, CLIPS, RIDGE = 40, 32, 1e-3  # frames are CLIPS · 3 a batch
 SIDES = (("left", "right"), ("top", "bottom"), ("small", "large"))  # words at the two ends of `centre`'s three numbers
@@ -25,10 +26,8 @@ SIDES = (("left", "right"), ("top", "bottom"), ("small", "large"))  # words at t
 
 def load_tower(folder: Path) -> Any:
     """The vision tower of a `llava` checkpoint, frozen."""
-    from analysis_lib.models.torchvision_ops import ensure_torchvision
-
     ensure_torchvision()
-    from transformers import CLIPVisionConfig, CLIPVisionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModel  # heavy
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vision_config"]
     tower = CLIPVisionModel(CLIPVisionConfig(**config))
@@ -38,7 +37,7 @@ def load_tower(folder: Path) -> Any:
 
 def tower_tensors(folder: Path) -> list[tuple[str, torch.Tensor]]:
     """The tower's tensors under their published names."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # heavy
 
     tensors = load_file(folder / "model.safetensors")
     return [(name, t) for name, t in tensors.items() if name.startswith("vision_tower.")]

@@ -71,7 +71,7 @@ def build(run: Run, folder: Path, tower: Path) -> Task:
     """The network at its start: the base in `folder`, the vision tower of the checkpoint `tower`, new adapters, and a
     projector that says words."""
     ensure_torchvision()
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # heavy
     from transformers import LlamaConfig
 
     config = LlamaConfig.from_pretrained(folder)
