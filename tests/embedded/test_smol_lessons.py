@@ -131,6 +131,7 @@ def test_where_a_thing_begins_and_ends_is_asked_too():
     hero.behaviour = "northeast"
     facts = {fact.kind: fact.answer for fact in facts_of.thing_facts(hero)}
     assert (facts["start"], facts["end"], facts["moves"]) == ("bottom left", "top right", "yes")
+    assert (facts["across"], facts["upward"], facts["moving_direction"]) == ("right", "up", "northeast")
     assert f"{hero.name} bottom left to top right moves northeast" in facts_of.caption(clip, True)
     for what, answers in {"grow": ("small", "large"), "disappear": ("yes", "no")}.items():
         hero.behaviour = what
