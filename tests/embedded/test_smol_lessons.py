@@ -132,9 +132,16 @@ def test_where_a_thing_begins_and_ends_is_asked_too():
     hero.behaviour = "northeast"
     facts = {fact.kind: fact.answer for fact in facts_of.thing_facts(hero)}
     assert (facts["start"], facts["end"], facts["moves"]) == ("bottom left", "top right", "yes")
+    assert (facts["across"], facts["upward"], facts["moving_direction"]) == ("right", "up", "northeast")
     assert f"{hero.name} bottom left to top right moves northeast" in facts_of.caption(clip, True)
     for what, answers in {"grow": ("small", "large"), "disappear": ("yes", "no")}.items():
         hero.behaviour = what
         assert tuple(fact.answer for frame in (0, -1) for fact in facts_of.moment_facts(hero, frame)) == answers
     hero.x, hero.behaviour = np.linspace(0.2, 0.53, 8), "northeast"
     assert "end" not in {fact.kind for fact in facts_of.thing_facts(hero)}
+
+
+def test_less_than_one_drill_is_one_in_so_many_halves(prompts):
+    plan = lessons.Plan(clips=1, drills=0.25, length=180, video=False)
+    halves = [lessons.make_half(np.random.default_rng(i), prompts, plan) for i in range(40)]
+    assert 4 <= sum(len(half["ids"]) == 2 for half in halves) <= 16

@@ -81,6 +81,11 @@ def thing_facts(thing: world.Thing) -> list[Fact]:
         pool = tuple(VERBS[event] for event in thing.events)
         for when, answer in zip(("first", "last"), pool, strict=True):
             facts.append(Fact("action_sequence", answer, pool, named | {"when": when}))
+    dx, dy = {**world.STRAIGHT, **world.DIAGONALS}.get(what, (0, 0))
+    if dx:
+        facts.append(Fact("across", "left" if dx < 0 else "right", ("left", "right"), named))
+    if dy:
+        facts.append(Fact("upward", "up" if dy < 0 else "down", ("up", "down"), named))
     if what == "static" or what in DISPLACED:
         facts.append(Fact("moves", "no" if what == "static" else "yes", ("yes", "no"), named))
     return facts + [fact for frame in (0, -1) for fact in moment_facts(thing, frame)]

@@ -27,12 +27,12 @@ HEROES = ("moving_direction", "moving_direction", "action_antonym", "action_sequ
 
 @dataclass(frozen=True)
 class Plan:
-    """What a half of a batch holds: `clips` rows about clips (or stills, unless `video`), `drills` rows from text, of
-    `length` tokens; the share of questions that are asked with options too, of TASKS, and of clips in which every
-    thing acts."""
+    """What a half of a batch holds: `clips` rows about clips (or stills, unless `video`) and `drills` rows from text
+    (below 1: one row in so many halves), of `length` tokens at most; the share of questions that are asked with options
+    too, of TASKS, and of clips in which every thing acts."""
 
     clips: int
-    drills: int
+    drills: float
     length: int
     video: bool
     lettered: float = 1.0
@@ -147,7 +147,8 @@ def make_half(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> dict[st
     video = GRID * GRID * (FRAMES if plan.video else repeat)
     tasks = [str(rng.choice(TASKS, p=plan.shares)) for _ in range(plan.clips)]
     made = [_clip_row(rng, prompts, plan, task, video) for task in tasks]
-    rows = [row for row, _ in made] + [_drill_row(rng, prompts, plan) for _ in range(plan.drills)]
+    drills = int(plan.drills) or int(rng.random() < plan.drills)
+    rows = [row for row, _ in made] + [_drill_row(rng, prompts, plan) for _ in range(drills)]
     images = world.render([clip for _, clip in made], SIZE, rng)
     return {
         "images": np.repeat(images, repeat, axis=1),

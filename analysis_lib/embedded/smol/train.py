@@ -30,7 +30,9 @@ from analysis_lib.models.originals import check_base
 SHARES = (0.24, 0.24, 0.26, 0.21, 0.05)
 STAGES = (
     Stage("stills", 400, Plan(clips=2, drills=1, length=176, video=False, lettered=0.6), "smol-image"),
-    Stage("video-words", 2500, Plan(clips=2, drills=0, length=224, video=True, lettered=0.25, shares=SHARES, busy=0.7)),
+    Stage(
+        "video-words", 2500, Plan(clips=2, drills=0.25, length=224, video=True, lettered=0.25, shares=SHARES, busy=0.7)
+    ),
     Stage("video", 3000, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), "smol"),
 )
 TOWER = "embedded-image"  # whose vision tower is used

@@ -39,6 +39,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "From which scene to which does the video go?",
     ),
     "moves": ("Does the {thing} move in the video?", "Does the {thing} change its place?"),
+    "across": ("Does the {thing} move to the left or to the right?", "To which side does the {thing} move?"),
+    "upward": ("Does the {thing} move up or down?", "Is the {thing} going up or down?"),
     "start": ("Where is the {thing} at the start?", "Where is the {thing} first?"),
     "end": ("Where is the {thing} at the end?", "Where is the {thing} last?"),
     "size": ("How large is the {thing} {moment}?", "What size does the {thing} have {moment}?"),
