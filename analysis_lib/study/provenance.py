@@ -61,5 +61,5 @@ def summary(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     return {
         "benchmark_sha256": benchmark_hash(Skip("", s.sample_id, "", "", s.sample_sha256) for s in every.itertuples()),
         "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(set(every["task"]))},
-        "receipts": {name: asdict(receipt) for name, receipt in sorted(merged.items())},
+        "receipts": {name: dict(sorted(asdict(receipt).items())) for name, receipt in sorted(merged.items())},
     }

@@ -20,6 +20,11 @@ def test_manifest_says_what_the_rows_depend_on(full):
     assert not {"time", "date", "seconds", "duration"} & set(manifest)
 
 
+def test_receipts_of_a_run_read_like_those_of_a_redraw(full):
+    stored = json.loads((full.dir / "manifest.json").read_text())
+    assert json.dumps(full.manifest["receipts"]) == json.dumps(stored["receipts"])  # order counts: tables are shown
+
+
 OTHER = {
     "window = 3": {"window": 5},
     "style = center": {"style": "inverse"},
