@@ -66,25 +66,16 @@ def export(model: Any, tokenizer_folder: Path, folder: Path) -> None:
     shutil.copytree(tokenizer_folder, partial)
     tensors = {_published(name): t.float().contiguous().cpu().clone() for name, t in model.state_dict().items()}
     save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_diff_dict() | {
-        "architectures": ["PllavaForConditionalGeneration"],
-        "model_type": "llava",
-        "num_frames": FRAMES,
-        "frame_shape": [PATCHES, PATCHES],
-        "pooling_shape": [FRAMES, GRID, GRID],
-        "pooling_method": "avg",
-        "use_pooling": True,
-        "dtype": "float32",
-    }
+    config = model.config.to_diff_dict() | published_config()
     config["text_config"].pop("_attn_implementation", None)
-    _write_json(partial / "config.json", config)
-    _write_json(partial / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
+    write_json(partial / "config.json", config)
+    write_json(partial / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     size = {"height": SIZE, "width": SIZE}
     processor = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": SIZE}, "crop_size": size}
     processor |= {"image_mean": MEAN, "image_std": STD, "resample": 3, "rescale_factor": 1 / 255}
     processor |= dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"), True)
-    _write_json(partial / "preprocessor_config.json", processor)
-    _write_json(partial / "processor_config.json", {"shortest_edge": SIZE, "longest_edge": 640, "center_pad": False})
+    write_json(partial / "preprocessor_config.json", processor)
+    write_json(partial / "processor_config.json", {"shortest_edge": SIZE, "longest_edge": 640, "center_pad": False})
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 
@@ -146,5 +137,13 @@ def _published(name: str) -> str:
     return "language_model.lm_head.weight" if name == "lm_head.weight" else name
 
 
-def _write_json(path: Path, value: dict) -> None:
+def published_config() -> dict[str, Any]:
+    """What config.json states in the published format besides the parts of the network."""
+    shapes = {"num_frames": FRAMES, "frame_shape": [PATCHES, PATCHES], "pooling_shape": [FRAMES, GRID, GRID]}
+    kind = {"architectures": ["PllavaForConditionalGeneration"], "model_type": "llava", "dtype": "float32"}
+    return kind | shapes | {"pooling_method": "avg", "use_pooling": True}
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a JSON file whose bytes depend on the value alone."""
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")

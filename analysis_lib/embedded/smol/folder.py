@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from analysis_lib.embedded.export import published_config, write_json
 from analysis_lib.embedded.smol import network
 from analysis_lib.embedded.smol.base import NAME, PLACEHOLDER, load_tokenizer
-from analysis_lib.embedded.smol.lessons import FRAMES, GRID
 from analysis_lib.embedded.smol.projector import tower_tensors
 
 ROOM = "base_model.model.language_model.model."  # PEFT's name of the decoder inside a `llava` model
@@ -35,9 +35,9 @@ def write_folder(trained: dict[str, torch.Tensor], base: Path, tower: Path, fold
     _save(save_file, dict(tower_tensors(tower)) | projector, partial / "model.safetensors")
     adapters = {_peft_name(name): t.bfloat16() for name, t in trained.items() if name.startswith("layers.")}
     _save(save_file, adapters, partial / "adapter_model.safetensors")
-    _write_json(partial / "adapter_config.json", _adapter_config())
-    _write_json(partial / "config.json", _config(base, tower))
-    _write_json(partial / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2})
+    write_json(partial / "adapter_config.json", _adapter_config())
+    write_json(partial / "config.json", _config(base, tower))
+    write_json(partial / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2})
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(base / name, partial / name)
     for name in SHOWN:
@@ -63,16 +63,7 @@ def _adapter_config() -> dict[str, Any]:
 
 def _config(base: Path, tower: Path) -> dict[str, Any]:
     text, seen = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (base, tower))
-    side = seen["vision_config"]["image_size"] // seen["vision_config"]["patch_size"]
-    return {
-        "architectures": ["PllavaForConditionalGeneration"],
-        "model_type": "llava",
-        "dtype": "float32",
-        "num_frames": FRAMES,
-        "frame_shape": [side, side],
-        "pooling_shape": [FRAMES, GRID, GRID],
-        "pooling_method": "avg",
-        "use_pooling": True,
+    return published_config() | {
         "image_token_index": load_tokenizer(base).convert_tokens_to_ids(PLACEHOLDER),
         "multimodal_projector_bias": True,
         "projector_hidden_act": "gelu",
@@ -82,7 +73,3 @@ def _config(base: Path, tower: Path) -> dict[str, Any]:
         "vision_config": seen["vision_config"],
         "text_config": {name: value for name, value in text.items() if name != "architectures"},
     }
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
