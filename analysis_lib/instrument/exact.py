@@ -19,31 +19,43 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from analysis_lib.instrument.grouped import Call, Cut, Group, grouped_attention, run_layer
+from analysis_lib.instrument.grouped import Call, Cut, Group, grouped_attention, recorded_attention, run_layer
+from analysis_lib.instrument.mixers import reach_of, runs_of
 from analysis_lib.instrument.passes import Clean, calls_of, seen_under, states_of
-from analysis_lib.models.decoder import decode, decoder_layers, final_norm, unembed
+from analysis_lib.models.decoder import (
+    attention_of,
+    decode,
+    decoder_layers,
+    final_norm,
+    mixer_of,
+    moving_layers,
+    unembed,
+)
 from analysis_lib.models.records import Inputs, VideoLLM
 
 
 @torch.no_grad()
 def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
-    from transformers import DynamicCache  # heavy
-
     kernel = vlm.hf.get_decoder().config._attn_implementation
     if inputs.calls and inputs.calls[0].kernel == kernel:
         return inputs.calls
-    cache = DynamicCache()
-    with calls_of([*decoder_layers(vlm), final_norm(vlm)]) as found:
-        decode(vlm, inputs, past_key_values=cache, use_cache=True)
+    layers = decoder_layers(vlm)
+    mixers = {i: mixer for i, layer in enumerate(layers) if (mixer := mixer_of(layer)) is not None}
+    with recorded_attention(vlm) as kept, calls_of(mixers.values()) as mixed:
+        with calls_of([*layers, final_norm(vlm)]) as found:
+            decode(vlm, inputs)
     calls, seen = [], {}
-    for own, (hidden, kwargs, output), (following, *_) in zip(cache.layers, found, found[1:], strict=False):
-        mask = kwargs.get("attention_mask")
+    before = {i: states for i, (states, *_) in zip(mixers, mixed, strict=True)}
+    for i, (layer, (hidden, kwargs, output), (following, *_)) in enumerate(zip(layers, found, found[1:], strict=False)):
+        attention = attention_of(layer)
+        mask = None if attention is None else kwargs.get("attention_mask")
         if id(mask) not in seen:  # layers of one kind share their mask
             seen[id(mask)] = seen_under(mask, inputs.embeds)[0, 0]
         same = following is output or torch.equal(following, output)
         added = None if same else following - output  # some decoders add visual features between layers
-        calls.append(Call(hidden, output, kwargs, own.keys, own.values, seen[id(mask)], added, kernel))
+        keys, values = kept.get(id(attention), (None, None))
+        calls.append(Call(hidden, output, kwargs, keys, values, seen[id(mask)], added, kernel, before.get(i)))
     inputs.calls = calls
     return calls
 
@@ -71,23 +83,27 @@ def staggered(
         cut[row] = torch.stack([blocked[kind] for kind in own])  # (K, H or 1, r, n)
         windows = tuple(tuple(layers[i]) or (0,) for i in here)
         plans[row], ends[row] = _plan(tuple(own[kinds[i]] for i in here), windows, len(calls))
-    hidden, sent, fired, seen = {}, 0, [], None
+    hidden, sent, fired, seen, runs, moving = {}, 0, [], None, {}, moving_layers(vlm)
     with grouped_attention(vlm):
         for number, (module, call) in enumerate(zip(decoder_layers(vlm), calls, strict=True), start=1):
             if seen is not call.seen:  # mostly one for all layers
                 seen = call.seen  # what rows from `row` on see under each cut and, last, under none (K + 1, …, r, n):
                 below = {row: seen[row:].expand(1, table.shape[1], -1, -1) for row, table in cut.items()}
                 opened = {row: torch.cat([seen[row:] & ~table, below[row]]) for row, table in cut.items()}
+            if call.mixed is not None and not runs:  # what each kind's mixers run without; the last kind cuts nothing
+                reach = reach_of(mixer_of(module))
+                runs = {r: [*(runs_of(t[0].cpu().numpy(), reach) for t in table), []] for r, table in cut.items()}
             groups, pieces = [], []
             for row, plan in plans.items():
                 origins, cuts = plan[number - 1]
                 if origins:
                     groups.append(Group(row, opened[row].index_select(0, cuts.to(seen.device))))
+                    groups[-1].runs = [runs[row][cut] for cut in cuts] if runs else []
                     clean = call.hidden[:, row:]  # (1, r, d)
                     pieces += _going_on(hidden.get(row, clean[:0]).to(clean.device), origins, clean[0])
             if not groups:
                 continue
-            sent += 1
+            sent += number in moving
             flat = torch.cat(pieces)[None]
             flat = run_layer(module, flat, Cut(call, groups, fired, top=number == len(calls)))  # (1, sum of c * r, d)
             parts = flat[0].split([group.size for group in groups])

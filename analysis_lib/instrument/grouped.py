@@ -5,8 +5,8 @@ sequence, unpadded. Attention is called by group: an attention function of ours 
 with the clean keys and values of the earlier rows in front. The masks come to it in place of the layer's own."""
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
+from analysis_lib.instrument.mixers import Run, mixed, mixing_by
 from analysis_lib.instrument.passes import attention_through, in_form_of
+from analysis_lib.models.decoder import mixer_of
 from analysis_lib.models.records import VideoLLM
 
 
@@ -25,11 +27,12 @@ class Call:
     hidden: torch.Tensor  # (1, n, d), its input
     output: torch.Tensor  # (1, n, d)
     kwargs: dict[str, Any]
-    keys: torch.Tensor  # (1, H, n, D), like the values
-    values: torch.Tensor
+    keys: torch.Tensor | None  # (1, H, n, D), like the values; None without softmax attention
+    values: torch.Tensor | None
     seen: torch.Tensor  # (n, n) bool [query, key], what the model lets each position see
     added: torch.Tensor | None  # (1, n, d), what the decoder adds to the layer's output
     kernel: str  # of attention; the form of the masks depends on it
+    mixed: torch.Tensor | None = None  # (1, n, d), what its mixer was called with, if it has one
 
 
 class Group:
@@ -37,6 +40,7 @@ class Group:
     instead, (1, H or 1, c, row + c), each blind to the others, so that clean keys are read once, not copied."""
 
     def __init__(self, row: int, mask: torch.Tensor) -> None:
+        self.runs: list[list[Run]] = []  # of each state, where a layer has a mixer
         self.row, self.shape, self.packed = row, (len(mask), mask.shape[2]), mask.shape[2] == 1
         self.size = self.shape[0] * self.shape[1]
         if self.packed:
@@ -66,7 +70,7 @@ def run_layer(module: Any, flat: torch.Tensor, cut: Cut) -> torch.Tensor:
     positions = [np.tile(np.arange(group.row, n), group.shape[0]) for group in cut.groups]
     rows = torch.from_numpy(np.concatenate(positions)).to(flat.device)  # (sum of c * r,), positions in the prompt
     kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
-    with _last_rows_only(module, cut):
+    with _last_rows_only(module, cut), _grouped_mixer(module):
         out = module(flat, **kwargs | {"attention_mask": cut, "past_key_values": None, "use_cache": False})
     out = out if torch.is_tensor(out) else out[0]
     return out if call.added is None else out + call.added[:, rows]
@@ -81,6 +85,38 @@ def _at_rows(name: str, value: Any, rows: torch.Tensor, n: int) -> Any:
     if torch.is_tensor(value) and name != "attention_mask" and n in value.shape:
         raise StudyError(f"a decoder layer takes {name!r} per position, which exact does not slice; use --mode full")
     return value
+
+
+@contextmanager
+def recorded_attention(vlm: VideoLLM) -> Iterator[dict[int, tuple[torch.Tensor, torch.Tensor]]]:
+    """Collects the keys and values (1, H, n, D) of each attention module of the decoder inside the block, by its id."""
+    kernel, kept = vlm.hf.get_decoder().config._attn_implementation, {}
+
+    def keep(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any):
+        kept[id(module)] = key, value = key.contiguous(), value.contiguous()  # as they come from a cache
+        return _kernel(module, kernel)(module, query, key, value, *args, **kwargs)
+
+    with attention_through(vlm, "flow_recorded", keep, masks=kernel):
+        yield kept
+
+
+def _grouped_mixer(module: Any) -> AbstractContextManager:
+    """A block in which the layer's mixer, if it has one, runs on each group's states, from where the clean rows end."""
+    mixer = mixer_of(module)
+    if mixer is None:
+        return nullcontext()
+
+    def run(own: Callable, states: torch.Tensor, kwargs: dict) -> torch.Tensor:
+        cut, outputs = kwargs["attention_mask"], []
+        call = cut.call
+        kwargs = {**kwargs, "attention_mask": call.kwargs.get("attention_mask")}
+        for group, part in zip(cut.groups, states[0].split([group.size for group in cut.groups]), strict=True):
+            before = call.mixed[:, : group.row] if group.row else None
+            outputs.append(mixed(mixer, own, part.unflatten(0, group.shape), group.runs, kwargs, before=before))
+        cut.fired.append(1)
+        return torch.cat([output.flatten(0, 1) for output in outputs])[None]  # (1, sum of c * r, d)
+
+    return mixing_by(mixer, run)
 
 
 def grouped_attention(vlm: VideoLLM) -> AbstractContextManager[None]:

@@ -18,7 +18,7 @@ from analysis_lib.instrument.edges import Window
 from analysis_lib.instrument.exact import first_row, record, staggered
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measure
-from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.decoder import attention_of, decoder_layers, inner_width, moving_layers
 from analysis_lib.models.records import Inputs, VideoLLM
 
 CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: on a CPU, and the most on a GPU
@@ -110,8 +110,15 @@ def _check_conditions(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condit
     for condition in conditions:
         if any(not 1 <= layer <= depth for layer in condition.window.layers):
             raise StudyError(f"window {condition.window.layers} does not fit a model of {depth} layers")
+        if condition.heads and (without := sorted(set(condition.window.layers) - set(attention_layers(vlm)))):
+            raise StudyError(f"layers {', '.join(map(str, without))} have no query heads; cut all of them, or others")
         if any(not 1 <= head <= query_heads(vlm) for head in condition.heads):
             raise StudyError(f"heads {condition.heads} do not fit a model of {query_heads(vlm)} heads")
+
+
+def attention_layers(vlm: VideoLLM) -> tuple[int, ...]:
+    """The layers with softmax attention, counted from 1: those in which single heads can be cut."""
+    return tuple(i for i, layer in enumerate(decoder_layers(vlm), start=1) if attention_of(layer) is not None)
 
 
 def query_heads(vlm: VideoLLM) -> int:
@@ -127,10 +134,11 @@ def _in_heads(vlm: VideoLLM, conditions: Sequence[Condition]) -> torch.Tensor:
 
 
 def _layer_masks(vlm: VideoLLM, conditions: Sequence[Condition]) -> dict[int, torch.Tensor]:
-    """Masks (c, H or 1, n, n) for each layer in which some condition cuts."""
+    """Masks (c, H or 1, n, n) for each layer in which some condition cuts and which holds edges."""
     edges = torch.from_numpy(np.stack([condition.blocked for condition in conditions])[:, None]).to(vlm.device)
     heads, layers = _in_heads(vlm, conditions), [condition.window.layers for condition in conditions]
-    here = {layer: torch.tensor([layer in own for own in layers]) for layer in sorted(set().union(*layers))}  # (c,)
+    found = [layer for layer in moving_layers(vlm) if any(layer in own for own in layers)]
+    here = {layer: torch.tensor([layer in own for own in layers]) for layer in found}  # (c,)
     return {layer: edges & (heads & cut.to(vlm.device)[:, None, None, None]) for layer, cut in here.items()}
 
 
@@ -168,8 +176,7 @@ def _room(vlm: VideoLLM) -> int:
 def _bytes(vlm: VideoLLM, rows: int, n: int) -> int:
     """What a condition that recomputes `rows` of n rows needs: on a CPU the widest activation, on a GPU a layer's
     activations, keys, values and masks."""
-    config, size = vlm.hf.get_decoder().config, vlm.dtype.itemsize
-    inner, width = config.intermediate_size, config.hidden_size
+    inner, width, size = inner_width(vlm), vlm.hf.get_decoder().config.hidden_size, vlm.dtype.itemsize
     if vlm.device.type == "cpu":
         return size * rows * inner
     return size * rows * (3 * inner + 6 * width) + size * n * 4 * width + rows * n * 5

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.models.decoder import decode, decoder_layers, unembed
+from analysis_lib.instrument.mixers import mixed, mixing_by, reach_of, runs_of
+from analysis_lib.models.decoder import attention_of, decode, decoder_layers, mixer_of, moving_layers, unembed
 from analysis_lib.models.families import check_kernel
 from analysis_lib.models.records import Inputs, VideoLLM
 
+_probes: list[Callable] = []  # what to call with a mixer's layer and what its cut rows still feel of their sources
 _observers: list[tuple[dict[int, int], Callable]] = []  # layers by id of their attention, and what to call in them
 
 
@@ -109,17 +111,20 @@ def attention_mask_hooks(vlm: VideoLLM, layer_masks: Mapping[int, torch.Tensor])
     fired: Counter = Counter()
     with ExitStack() as hooks:
         for layer, blocked in layer_masks.items():
-            attention = getattr(decoder_layers(vlm)[layer - 1], "self_attn", None)
-            if attention is None:
-                raise StudyError(f"layer {layer} has no self-attention, so no edge can be cut there")
-            cut = partial(_cut, layer, blocked, fired)
-            hooks.enter_context(attention.register_forward_pre_hook(cut, with_kwargs=True))
+            module = decoder_layers(vlm)[layer - 1]
+            if (attention := attention_of(module)) is not None:
+                cut = partial(_cut, layer, blocked, fired)
+                hooks.enter_context(attention.register_forward_pre_hook(cut, with_kwargs=True))
+            elif (mixer := mixer_of(module)) is not None:
+                hooks.enter_context(mixing_by(mixer, partial(_mix, layer, blocked, fired, mixer)))
+            else:
+                raise StudyError(f"layer {layer} moves nothing between positions, so no edge can be cut there")
         yield fired
 
 
 def in_all_layers(vlm: VideoLLM, mask: torch.Tensor) -> dict[int, torch.Tensor]:
-    """The mask for every layer."""
-    return dict.fromkeys(range(1, len(decoder_layers(vlm)) + 1), mask)
+    """The mask for every layer that moves information between positions."""
+    return dict.fromkeys(moving_layers(vlm), mask)
 
 
 def _cut(layer: int, blocked: torch.Tensor, fired: Counter, module: Any, args: tuple, kwargs: dict) -> tuple:
@@ -129,6 +134,18 @@ def _cut(layer: int, blocked: torch.Tensor, fired: Counter, module: Any, args: t
     seen = seen_under(own, states) & ~blocked.to(states.device)  # layers may lie on several devices
     fired[layer] += 1
     return args, {**kwargs, "attention_mask": in_form_of(own, seen)}
+
+
+def _mix(layer: int, blocked: torch.Tensor, fired: Counter, mixer: Any, own: Callable, states: torch.Tensor, kwargs):
+    """A mixer's output (B, n, d) with edges cut, in place of its own."""
+    if blocked.shape[1] > 1:
+        raise StudyError(f"layer {layer} ({type(mixer).__name__}) has no query heads, so none can be cut there")
+    runs = [runs_of(edges, reach_of(mixer)) for edges in blocked[:, 0].cpu().numpy()]
+    runs = runs * (len(states) if len(runs) == 1 else 1)  # one mask for all states, or one each
+    states = states.expand(max(len(states), len(runs)), -1, -1)
+    observe = partial(_probes[-1], layer) if _probes else None
+    fired[layer] += 1
+    return mixed(mixer, own, states, runs, kwargs, observe=observe)
 
 
 def seen_under(own: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
@@ -157,7 +174,8 @@ def measured_attention(vlm: VideoLLM, observe: Callable, layers: Collection[int]
     """Call `observe` with what was `Seen` after each decoder layer's attention inside the block, or only after some
     (1-based `layers`). The model's outputs do not change. Of blocks inside each other the innermost observes."""
     numbered = enumerate(decoder_layers(vlm), start=1)
-    _observers.append(({id(layer.self_attn): i for i, layer in numbered if layers is None or i in layers}, observe))
+    chosen = ((i, attention_of(layer)) for i, layer in numbered if layers is None or i in layers)
+    _observers.append(({id(attention): i for i, attention in chosen if attention is not None}, observe))
     try:
         with attention_through(vlm, "flow_measured", _measured_sdpa):
             yield
@@ -166,14 +184,26 @@ def measured_attention(vlm: VideoLLM, observe: Callable, layers: Collection[int]
 
 
 @contextmanager
-def attention_through(vlm: VideoLLM, name: str, function: Callable) -> Iterator[None]:
-    """Inside the block the decoder calls `function`, registered under `name`, for its attention."""
+def probed_mixers(observe: Callable) -> Iterator[None]:
+    """Call `observe(layer, change)` for each mixer that is cut inside the block: the largest change of its cut rows
+    when their sources say something else."""
+    _probes.append(observe)
+    try:
+        yield
+    finally:
+        _probes.pop()
+
+
+@contextmanager
+def attention_through(vlm: VideoLLM, name: str, function: Callable, masks: str = "sdpa") -> Iterator[None]:
+    """Inside the block the decoder calls `function`, registered under `name`, for its attention, with masks in the form
+    of the kernel `masks`."""
     from transformers import AttentionInterface, AttentionMaskInterface  # heavy
-    from transformers.masking_utils import sdpa_mask
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
     # Both registries need the name: without a mask function of that name the model would build no mask at all.
     AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, sdpa_mask)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[masks])
     config = vlm.hf.get_decoder().config
     before = config._attn_implementation
     try:

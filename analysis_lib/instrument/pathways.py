@@ -22,7 +22,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.instrument.edges import ROUTES, blocked_edges
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measure
-from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.decoder import attention_of, decoder_layers, inner_width, mixer_of, moving_layers
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import Roles
 
@@ -150,11 +150,13 @@ def run_pathways(
     for name, masks in pathways.items():
         if len(masks) != depth or any(mask.shape != (inputs.n, inputs.n) for mask in masks):
             raise StudyError(f"pathway {name!r} must have {depth} masks of ({inputs.n}, {inputs.n})")
-    by_layer = enumerate(zip(*pathways.values(), strict=True), start=1)
-    stacked = {layer: torch.from_numpy(np.stack(masks)[:, None]).to(vlm.device) for layer, masks in by_layer}
-    logits, fired = masked_logits(vlm, inputs, stacked)  # of masks (P, 1, n, n)
+    stacked = {  # of masks (P, 1, n, n)
+        layer: torch.from_numpy(np.stack([masks[layer - 1] for masks in pathways.values()])[:, None]).to(vlm.device)
+        for layer in moving_layers(vlm)
+    }
+    logits, fired = masked_logits(vlm, inputs, stacked)
     full = sum(map(fully_blocked_rows, chain.from_iterable(pathways.values())))
-    receipt = Receipt(fired=fired, expected=depth, fully_blocked_rows=full, conditions=len(pathways))
+    receipt = Receipt(fired=fired, expected=len(stacked), fully_blocked_rows=full, conditions=len(pathways))
     pick = sum(inputs.input_ids) % len(pathways)
     alone = measure(vlm, inputs, {layer: mask[[pick]] for layer, mask in stacked.items()}, logits[pick])
     return dict(zip(pathways, logits, strict=True)), receipt.merge(alone).check(vlm.dtype)
@@ -208,15 +210,24 @@ def flops_kept(vlm: VideoLLM, masks: Masks) -> float:
     """Share (0..1) of the multiplications of a dense pass (all rows, all causal edges) that an exact one still needs.
 
     Counted are the decoder's linear maps (keys and values for every row that a live row may read, the rest for live
-    rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not."""
+    rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not. A layer with a
+    recurrence has no products per edge, and all its mixer's maps count for every row that is read."""
     config = vlm.hf.get_decoder().config
     width, heads = config.hidden_size, config.num_attention_heads
     head = getattr(config, "head_dim", None) or width // heads
-    per_row = width * (2 * heads * head + 3 * config.intermediate_size)  # query and output maps, gated feed-forward
+    per_row = width * (2 * heads * head + 3 * inner_width(vlm))  # query and output maps, gated feed-forward
     per_key_row = width * 2 * (config.num_key_value_heads or heads) * head
-    per_edge = 2 * heads * head
-    n, live, spent = len(masks[0]), live_rows(masks), 0
-    for below, above, cut in zip(live, live[1:], masks, strict=False):
-        spent += per_row * above.sum() + per_key_row * below.sum() + per_edge * np.tril(~cut)[above].sum()
-    dense = len(masks) * (n * (per_row + per_key_row) + per_edge * n * (n + 1) // 2)
+    attending, feed_forward = (per_row, per_key_row, 2 * heads * head), width * 3 * inner_width(vlm)
+    n, live, spent, dense = len(masks[0]), live_rows(masks), 0, 0
+    for layer, below, above, cut in zip(decoder_layers(vlm), live, live[1:], masks, strict=False):
+        row, key_row, edge = attending if attention_of(layer) is not None else _mixing(layer, feed_forward)
+        spent += row * above.sum() + key_row * below.sum() + edge * np.tril(~cut)[above].sum()
+        dense += n * (row + key_row) + edge * n * (n + 1) // 2
     return float(spent / dense)
+
+
+def _mixing(layer: torch.nn.Module, feed_forward: int) -> tuple[int, int, int]:
+    """The same three costs of a layer without softmax attention."""
+    mixer = mixer_of(layer)
+    maps = [] if mixer is None else [weight.numel() for weight in mixer.parameters() if weight.ndim == 2]
+    return feed_forward, sum(maps), 0

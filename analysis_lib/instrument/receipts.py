@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.instrument.passes import Seen, attention_mask_hooks, in_all_layers, masked_logits, measured_attention
+from analysis_lib.instrument.passes import (
+    Seen,
+    attention_mask_hooks,
+    in_all_layers,
+    masked_logits,
+    measured_attention,
+    probed_mixers,
+)  # fmt: skip
 from analysis_lib.models.decoder import decode
 from analysis_lib.models.merging import own_logits
 from analysis_lib.models.records import Inputs, VideoLLM
@@ -31,7 +38,8 @@ class Receipt:
     thousand times. In a row that is left without any open key SDPA returns 0; it never reads the future."""
 
     # Largest numbers, those of conditions from the ones that were measured.
-    max_blocked_weight: float = 0.0  # attention weight on a cut edge (must be 0)
+    # Attention weight on a cut edge; change of a mixer's cut row when its sources say something else (must be 0).
+    max_blocked_weight: float = 0.0
     kernel_difference: float = 0.0  # of the attention kernel's output to measured weights times values
     noop_difference: float = 0.0  # of a logit, when an all-open mask is put on every layer
     spot_check_difference: float = 0.0  # of a logit, between the batch and the condition run alone
@@ -87,7 +95,11 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
         receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
         receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
 
-    with measured_attention(vlm, observe, layer_masks):
+    def feel(layer: int, change: float) -> None:
+        seen_layers.add(layer)
+        receipt.max_blocked_weight = max(receipt.max_blocked_weight, change)
+
+    with measured_attention(vlm, observe, layer_masks), probed_mixers(feel):
         alone, receipt.fired = masked_logits(vlm, inputs, layer_masks)
     if seen_layers != set(layer_masks):
         missed = ", ".join(map(str, sorted(set(layer_masks) - seen_layers)))

@@ -1,13 +1,18 @@
 """The parts of a language model that every knockout and every reading needs: decoder, layers, norm, output head.
 
 All families are reached through the same few functions. What a decoder is called with was found when the prompt was
-merged (`records.Inputs`), so nothing here knows a family."""
+merged (`records.Inputs`), so nothing here knows a family. A decoder layer moves information between positions by
+softmax attention, by a mixer (a recurrence or a short convolution, `families.MIXERS`), or not at all."""
 
 from typing import Any
 
 import torch
 
+from analysis_lib.errors import StudyError
+from analysis_lib.models.families import MIXERS, POINTWISE, check_kernel, mixer_kind
 from analysis_lib.models.records import Inputs, VideoLLM
+
+NORMS = ("norm", "norm_f", "embedding_norm", "final_layernorm")  # what decoders call the norm above their last layer
 
 
 def decode(vlm: VideoLLM, inputs: Inputs, **cache: Any) -> torch.Tensor:
@@ -17,13 +22,62 @@ def decode(vlm: VideoLLM, inputs: Inputs, **cache: Any) -> torch.Tensor:
 
 
 def decoder_layers(vlm: VideoLLM) -> torch.nn.ModuleList:
-    """The decoder layers in order; each has a `self_attn`."""
+    """The decoder layers in order."""
     return vlm.hf.get_decoder().layers
+
+
+def attention_of(layer: torch.nn.Module) -> torch.nn.Module | None:
+    """A decoder layer's softmax attention; None if it has none."""
+    for name, part in layer.named_children():
+        if name == "self_attn" or all(hasattr(part, f"{one}_proj") for one in "qkv"):
+            convolves = any(isinstance(child, torch.nn.Conv1d) for child in part.modules())
+            return None if convolves or mixer_kind(part) else part
+    return None
+
+
+def mixer_of(layer: torch.nn.Module) -> torch.nn.Module | None:
+    """The recurrence or convolution by which a decoder layer moves information instead; None if it has none."""
+    return next((part for part in layer.children() if mixer_kind(part)), None)
+
+
+def moving_layers(vlm: VideoLLM) -> tuple[int, ...]:
+    """The layers, counted from 1, that move information between positions, so that edges can be cut in them."""
+    found = enumerate(decoder_layers(vlm), start=1)
+    return tuple(i for i, layer in found if attention_of(layer) is not None or mixer_of(layer) is not None)
 
 
 def final_norm(vlm: VideoLLM) -> torch.nn.Module:
     """The norm between the last decoder layer and the output head."""
-    return vlm.hf.get_decoder().norm
+    decoder = vlm.hf.get_decoder()
+    return next(getattr(decoder, name) for name in NORMS if hasattr(decoder, name))
+
+
+def inner_width(vlm: VideoLLM) -> int:
+    """The widest feed-forward map's inner size, of a dense layer or of one token's experts."""
+    config = vlm.hf.get_decoder().config
+    each = getattr(config, "moe_intermediate_size", None) or 0
+    experts = each * (getattr(config, "num_experts_per_tok", None) or 1) if isinstance(each, int) else 0
+    return max(getattr(config, "intermediate_size", None) or 0, experts)
+
+
+def check_decoder(hf: Any) -> None:
+    """Raise StudyError unless edges can be cut wherever a decoder layer moves information between positions."""
+    name, decoder = type(hf).__name__, hf.get_decoder()
+    if not hasattr(decoder, "layers") or not any(hasattr(decoder, norm) for norm in NORMS):
+        found = f"its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be reached"
+        raise StudyError(f"{name}: {found}; name them in models.decoder_layers and models.final_norm")
+    unknown = {}  # a layer's mixer, by the layer's number
+    for i, layer in enumerate(decoder.layers, 1):
+        known = attention_of(layer) is not None or mixer_of(layer) is not None
+        if not known and getattr(layer, "block_type", None) not in POINTWISE:
+            parts = [type(part).__name__ for part in layer.children()]
+            words = ("Attn", "Attention", "Mixer", "Mamba", "Conv", "Delta", "SSM", "Recurrent")
+            unknown[i] = next((part for part in parts if any(word in part for word in words)), "another kind")
+    if unknown:
+        found = f"layers {', '.join(map(str, unknown))} move information by {next(iter(unknown.values()))}"
+        why = f"which is neither softmax attention nor one of {', '.join(MIXERS)}; no edge can be cut there"
+        raise StudyError(f"{name}: {found}, {why}")
+    check_kernel(hf)
 
 
 def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:

@@ -6,6 +6,7 @@ few facts that cannot be read off processor or model. An architecture that is no
 default facts, after checks that stop with one message."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,62 @@ FAMILIES = {
     "llava_onevision": Family(trailing=1),  # one newline embedding closes the video
     **dict.fromkeys(("video_llava", "internvl", "smolvlm", "perception_lm", "video_llama_3"), Family()),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), Family(positions="repaired")),
-    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "glm4v"), Family()),
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "glm4v"), Family()),
 }
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """A kind of layer that moves information between positions without softmax attention, told by its submodules.
+
+    `parts` says what each submodule's output holds for a position, as (size, what it is) in order, given the layer:
+    "write" and "gate" are what the position hands to later ones (left out as 0 and, before a sigmoid or softplus, as
+    minus infinity), "read" a query that a convolution also mixes, "own" what only the position itself uses."""
+
+    children: frozenset[str]
+    parts: dict[str, Callable[[Any], tuple[tuple[int, str], ...]]]
+    conv: str = "conv1d"  # the convolution, for its reach
+
+
+def _children(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+MIXERS = {
+    "gated delta net": Mixer(  # Qwen3.5
+        _children("conv1d norm out_proj in_proj_qkv in_proj_z in_proj_b in_proj_a"),
+        {
+            "in_proj_qkv": lambda m: ((m.key_dim, "read"), (m.key_dim + m.value_dim, "write")),
+            "in_proj_b": lambda m: ((m.num_v_heads, "gate"),),
+            "in_proj_a": lambda m: ((m.num_v_heads, "gate"),),
+        },
+    ),
+    "Kimi delta attention": Mixer(  # GLM-5-Next
+        _children("q_proj k_proj v_proj conv1d forget_gate b_proj g_a_proj g_b_proj o_norm o_proj"),
+        {
+            "q_proj": lambda m: ((m.qkv_dim, "read"),),
+            **dict.fromkeys(("k_proj", "v_proj", "forget_gate"), lambda m: ((-1, "write"),)),
+            "b_proj": lambda m: ((m.num_heads, "gate"),),
+        },
+    ),
+    "Mamba-2": Mixer(  # Nemotron-H
+        _children("conv1d in_proj norm out_proj"),
+        {
+            "in_proj": lambda m: (
+                (m.intermediate_size, "own"),
+                (m.intermediate_size + m.n_groups * m.ssm_state_size, "write"),
+                (m.n_groups * m.ssm_state_size, "read"),
+                (m.num_heads, "gate"),
+            )
+        },
+    ),
+    "short convolution": Mixer(  # LFM
+        _children("conv in_proj out_proj"),
+        {"in_proj": lambda m: ((m.conv.in_channels, "write"), (2 * m.conv.in_channels, "own"))},
+        "conv",
+    ),
+}
+POINTWISE = ("mlp", "moe")  # `block_type` of layers that move nothing between positions (Nemotron-H)
 
 DECODER_CONFIG = {"internvl_chat": "llm_config"}  # where a config that transformers cannot read describes the decoder
 INSTEAD = {  # what works in place of checkpoints that bring code of their own
@@ -67,19 +122,10 @@ def has_video_processor(folder: Path) -> bool:
     return (folder / "video_preprocessor_config.json").is_file()
 
 
-def check_decoder(hf: Any) -> None:
-    """Raise StudyError unless every decoder layer has softmax attention whose edges can be cut."""
-    name, decoder = type(hf).__name__, hf.get_decoder()
-    if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
-        found = f"its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be reached"
-        raise StudyError(f"{name}: {found}; name them in models.decoder_layers and models.final_norm")
-    if lacking := {i: layer for i, layer in enumerate(decoder.layers, 1) if not hasattr(layer, "self_attn")}:
-        parts = next(iter(lacking.values())).named_children()
-        mixer = next((type(part).__name__ for n, part in parts if "attn" in n or "mixer" in n), "another kind")
-        found = f"layers {', '.join(map(str, lacking))} have no softmax attention ({mixer} instead of self_attn)"
-        why = "no edge can be cut there and information would pass, so this model cannot be studied by knockouts"
-        raise StudyError(f"{name}: {found}; {why}")
-    check_kernel(hf)
+def mixer_kind(module: Any) -> str | None:
+    """Which of MIXERS a module is: its submodules are those of the kind and no others."""
+    names = {name for name, child in module.named_children() if next(child.parameters(), None) is not None}
+    return next((kind for kind, mixer in MIXERS.items() if mixer.children == names), None)
 
 
 def check_kernel(hf: Any) -> None:

@@ -22,7 +22,7 @@ from analysis_lib.inputs.records import Clip, Sample
 from analysis_lib.inputs.videos import load_clip
 from analysis_lib.instrument.edges import Window, blocked_edges, frame_edge_sets, window_sizes, windows
 from analysis_lib.instrument.exact import recorded_states
-from analysis_lib.instrument.knockout import Condition, knockout_logits, query_heads
+from analysis_lib.instrument.knockout import Condition, attention_layers, knockout_logits, query_heads
 from analysis_lib.instrument.receipts import Receipt
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs
@@ -84,7 +84,12 @@ def edge_set_knockouts(answer: Answer, measure: str, edge_sets: Sequence[str], r
     places = {
         "knockout": [(layers_of(w), w) for w in windows(depth, request.window, request.style)],
         "widths": [({"window": k, **layers_of(w)}, w) for k in window_sizes(depth) for w in windows(depth, k)],
-        "heads": [({"layer": w.layer, "head": head}, w) for w in windows(depth, 1) for head in heads],
+        "heads": [
+            ({"layer": w.layer, "head": head}, w)
+            for w in windows(depth, 1)
+            for head in heads
+            if w.layer in attention_layers(answer.vlm)
+        ],
     }[measure]
     cuts = [({"edge_set": name} | columns, window) for name in edge_sets for columns, window in places]
     return cut_rows(answer, f"{measure} {','.join(edge_sets)}", cuts, request)

@@ -18,11 +18,11 @@ from analysis_lib.instrument import passes
 from analysis_lib.instrument.checks import self_test
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges
 from analysis_lib.instrument.exact import first_row, record
-from analysis_lib.instrument.knockout import Condition, knockout_logits
+from analysis_lib.instrument.knockout import Condition, attention_layers, knockout_logits
 from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, measured_attention
 from analysis_lib.models import families
 from analysis_lib.models.capture import decoder_call
-from analysis_lib.models.decoder import decode, decoder_layers
+from analysis_lib.models.decoder import check_decoder, decode, decoder_layers
 from analysis_lib.models.merging import make_inputs, model_logits, own_logits
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
@@ -72,11 +72,14 @@ def test_the_instrument_passes_its_own_checks(case):
 @torch.no_grad()
 def test_cut_edges_have_no_weight_and_rows_renormalise(case):
     blocked = torch.from_numpy(blocked_edges("video->question", case.inputs.roles))[None, None]
-    seen = []
+    seen, clean = [], []
+    with measured_attention(case.vlm, clean.append):
+        decode(case.vlm, case.inputs)
     with measured_attention(case.vlm, seen.append), attention_mask_hooks(case.vlm, {2: blocked}):
         decode(case.vlm, case.inputs)
-    assert [one.layer for one in seen] == [1, 2, 3]
-    cut, untouched = seen[1].weights, seen[0].weights
+    numbers = [one.layer for one in seen]
+    assert numbers == [layer for layer in (1, 2, 3) if layer in attention_layers(case.vlm)] and 2 in numbers
+    cut, untouched = (found[numbers.index(2)].weights for found in (seen, clean))
     assert cut.masked_select(blocked).max() == 0 < untouched.masked_select(blocked).max()
     for one in seen:
         assert torch.allclose(one.weights.sum(-1), torch.ones(()), atol=1e-5)
@@ -220,17 +223,32 @@ def test_two_models_at_once(checkpoint):
 # ---- what is refused ----
 
 
-def test_linear_attention_is_refused_by_layer():
-    from transformers import AutoModelForCausalLM, Qwen3NextConfig
+def test_layers_that_mix_in_an_unknown_way_are_refused(checkpoint, monkeypatch):
+    monkeypatch.delitem(families.MIXERS, "gated delta net")
+    with pytest.raises(StudyError, match="layers 1, 3 move information by Qwen3_5GatedDeltaNet, which is neither"):
+        checkpoint("qwen3_5")
 
-    config = Qwen3NextConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=16, vocab_size=40, num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16,
-        shared_expert_intermediate_size=16, linear_num_value_heads=2, linear_num_key_heads=1,
-        linear_key_head_dim=8, linear_value_head_dim=8,
-    )  # fmt: skip
-    with pytest.raises(StudyError, match="layers 1, 2, 3 have no softmax attention .*GatedDeltaNet"):
-        families.check_decoder(AutoModelForCausalLM.from_config(config))
+
+def test_a_cut_that_a_recurrence_gets_around_is_found_out(checkpoint, monkeypatch):
+    """A gate that is left in place tells later positions what its source says."""
+    vlm = checkpoint("qwen3_5")
+    inputs = make_inputs(vlm, SAMPLE, some_frames())
+    mixer = families.MIXERS["gated delta net"]
+    parts = {name: part for name, part in mixer.parts.items() if name != "in_proj_a"}
+    monkeypatch.setitem(families.MIXERS, "gated delta net", replace(mixer, parts=parts))
+    for mode in ("exact", "full"):
+        with pytest.raises(StudyError, match="a cut edge still has weight"):
+            knockout_logits(vlm, inputs, sweep(inputs, ("video->question",))[:1], mode=mode)
+
+
+def test_single_heads_are_cut_where_there_are_heads(checkpoint):
+    vlm = checkpoint("qwen3_5")
+    inputs = make_inputs(vlm, SAMPLE, some_frames())
+    first, second = (replace(one, heads=(2,)) for one in sweep(inputs, ("video->last",))[:2])
+    exact, full = (knockout_logits(vlm, inputs, [second], mode=mode)[0] for mode in ("exact", "full"))
+    assert attention_layers(vlm) == (2,) and (exact - full).abs().max() < 1e-5
+    with pytest.raises(StudyError, match="layers 1 have no query heads"):
+        knockout_logits(vlm, inputs, [first])
 
 
 def test_kernels_without_masks_and_unreachable_decoders_are_refused(checkpoint, monkeypatch):
@@ -240,7 +258,7 @@ def test_kernels_without_masks_and_unreachable_decoders_are_refused(checkpoint, 
     with pytest.raises(StudyError, match="'flash_attention_2' takes no mask"):
         knockout_logits(vlm, inputs, sweep(inputs, ("video->last",)), mode="full")
     with pytest.raises(StudyError, match="cannot be reached"):
-        families.check_decoder(SimpleNamespace(get_decoder=lambda: torch.nn.Linear(2, 2)))
+        check_decoder(SimpleNamespace(get_decoder=lambda: torch.nn.Linear(2, 2)))
 
 
 def test_the_table_in_the_docs_has_every_family_without_a_failure():

@@ -24,7 +24,7 @@ from analysis_lib.study.provenance import of_model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's processor
 
 PATCHES = dict.fromkeys(
-    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v"), 2
+    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "glm4v"), 2
 )  # frames that make one temporal patch
 
 
@@ -44,6 +44,7 @@ def test_roles_are_a_partition_that_decodes_to_its_source(case):
     wanted |= {
         "qwen3_vl": "<2.5 seconds>",
         "qwen3_vl_moe": "<0.5 seconds>",
+        "qwen3_5": "<0.5 seconds>",
         "glm4v": "<|end_of_image|>2",
         "llava_onevision": "<video>",
     }

@@ -49,17 +49,19 @@ FAMILIES = {
     "qwen3_vl": QWEN,
     "qwen3_vl_moe": QWEN,
     "glm4v": {"image_token": "<|image|>", "video_token": "<|video|>"},
+    "qwen3_5": QWEN,
 }
 EXTRA = {
     "qwen2_vl": VISION,
     "qwen2_5_vl": VISION,
     "qwen3_vl": VISION,
     "qwen3_vl_moe": VISION,
+    "qwen3_5": VISION,
     "glm4v": ("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
 }
 CLASSES = {"llava_next_video": "LlamaTokenizer", "video_llava": "LlamaTokenizer", "smolvlm": "GPT2Tokenizer"}
 CLASSES["glm4v"] = "PreTrainedTokenizerFast"
-AROUND = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), VISION)
+AROUND = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"), VISION)
 AROUND["glm4v"] = ("<|begin_of_video|>", "<|end_of_video|>")
 
 
@@ -176,10 +178,12 @@ def _processor(family: str) -> Any:
             video_processor=tf.VideoLlama3VideoProcessor(**flat), **kw,
         )  # fmt: skip
     names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "glm4v": "Glm4v"}
-    video = dict.fromkeys(("qwen3_vl", "qwen3_vl_moe"), tf.Qwen3VLVideoProcessor) | {"glm4v": tf.Glm4vVideoProcessor}
+    video = dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5"), tf.Qwen3VLVideoProcessor) | {
+        "glm4v": tf.Glm4vVideoProcessor
+    }
     video = video.get(family, tf.Qwen2VLVideoProcessor)
     image = tf.Glm4vImageProcessor if family == "glm4v" else tf.Qwen2VLImageProcessor
-    if family in ("glm4v", "qwen3_vl", "qwen3_vl_moe"):  # theirs are sizes of all frames together
+    if family in ("glm4v", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"):  # theirs are sizes of all frames together
         patches["size"] = {"shortest_edge": 16 * 16 * 2, "longest_edge": 24 * 24 * 4}
     return getattr(tf, names.get(family, "Qwen3VL") + "Processor")(
         image_processor=image(**patches), video_processor=video(**patches), **kw
@@ -266,5 +270,12 @@ def _model(family: str, tokenizer: Any) -> Any:
         name = "Qwen3VLMoe" if family == "qwen3_vl_moe" else "Qwen3VL"
         config = getattr(tf, name + "Config")(vision_config=vision, text_config=text, **places)
         return getattr(tf, name + "ForConditionalGeneration")(config)
+    if family == "qwen3_5":  # a gated delta net below and above softmax attention
+        vision["num_position_embeddings"] = 16
+        text |= {"head_dim": 16, "layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+        text |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8}
+        text |= {"linear_value_head_dim": 8, "rope_parameters": {**mrope, "partial_rotary_factor": 0.5}}
+        config = tf.Qwen3_5Config(vision_config=vision, text_config=text, **places)
+        return tf.Qwen3_5ForConditionalGeneration(config)
     vision["image_size"] = 16
     return tf.Glm4vForConditionalGeneration(tf.Glm4vConfig(vision_config=vision, text_config=text, **places))
