@@ -18,7 +18,7 @@ from analysis_lib.instrument.edges import Window
 from analysis_lib.instrument.exact import first_row, record, staggered
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measure
-from analysis_lib.models.decoder import attention_of, decoder_layers, inner_width, moving_layers
+from analysis_lib.models.decoder import attention_of, decoder_layers, inner_width, moving_layers, output_head
 from analysis_lib.models.records import Inputs, VideoLLM
 
 CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: on a CPU, and the most on a GPU
@@ -45,7 +45,7 @@ def knockout_logits(
         raise StudyError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
     _check_conditions(vlm, inputs, conditions)
     if not conditions:
-        return torch.empty(0, vlm.hf.get_output_embeddings().out_features), Receipt()
+        return torch.empty(0, output_head(vlm).out_features), Receipt()
     rows, full = {}, {key: fully_blocked_rows(blocked) for key, blocked in _distinct(conditions).items()}
     full_rows = sum(full[id(condition.blocked)] for condition in conditions if condition.window.layers)
     receipt = Receipt(conditions=len(conditions), fully_blocked_rows=full_rows)

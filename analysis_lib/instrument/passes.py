@@ -54,6 +54,9 @@ def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
 
 def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) -> Clean:
     """The states (1, n, d) after each layer, in order, at the positions that are read."""
+    if outputs[0].shape[1:] != inputs.embeds.shape[1:]:
+        found = f"its layers pass on states of {tuple(outputs[0].shape[1:])}, not one of {inputs.embeds.shape[2]} a position"
+        raise StudyError(f"{type(vlm.hf).__name__}: {found}; a residual stream of several cannot be read or recomputed")
     rows = [inputs.n - 1, *inputs.roles.positions("video")]
     states = torch.cat([output[:, rows].to(vlm.device) for output in outputs])  # (L, 1 + N_v, d)
     return Clean(unembed(vlm, states[-1, 0]), states[:, 0], states[:, 1:])

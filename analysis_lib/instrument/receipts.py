@@ -22,7 +22,7 @@ from analysis_lib.instrument.passes import (
     measured_attention,
     probed_mixers,
 )  # fmt: skip
-from analysis_lib.models.decoder import decode
+from analysis_lib.models.decoder import decode, output_head
 from analysis_lib.models.merging import own_logits
 from analysis_lib.models.records import Inputs, VideoLLM
 
@@ -139,5 +139,5 @@ def noop_difference(vlm: VideoLLM, inputs: Inputs) -> float:
     open_mask = torch.zeros(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device)
     with attention_mask_hooks(vlm, in_all_layers(vlm, open_mask)):
         hidden = decode(vlm, inputs)  # (1, n, d)
-    hooked = vlm.hf.get_output_embeddings()(hidden[:, -len(untouched) :])[0]  # as many rows: kernels round alike
+    hooked = output_head(vlm)(hidden[:, -len(untouched) :])[0]  # as many rows: kernels round alike
     return float((hooked[-1].to(untouched.device) - untouched[-1]).abs().max())

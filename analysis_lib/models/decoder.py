@@ -52,6 +52,11 @@ def final_norm(vlm: VideoLLM) -> torch.nn.Module:
     return next(getattr(decoder, name) for name in NORMS if hasattr(decoder, name))
 
 
+def output_head(vlm: VideoLLM) -> torch.nn.Linear:
+    """The map from normed states to the vocabulary; some models leave it in the language model that they wrap."""
+    return vlm.hf.get_output_embeddings() or vlm.hf.language_model.get_output_embeddings()
+
+
 def inner_width(vlm: VideoLLM) -> int:
     """The widest feed-forward map's inner size, of a dense layer or of one token's experts."""
     config = vlm.hf.get_decoder().config
@@ -85,7 +90,7 @@ def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.
     device of `hidden`. Modules are called, never their raw weights, so offloaded weights work too. A head in lower
     precision is copied once to float32: half-precision logits near 20 are an eighth apart, which moves probabilities by
     several percent. A model in float64 keeps float64."""
-    head = vlm.hf.get_output_embeddings()
+    head = output_head(vlm)
     wide = torch.float64 if head.weight.dtype == torch.float64 else torch.float32
     states = hidden.to(wide)
     states = final_norm(vlm)(states).to(wide) if norm else states

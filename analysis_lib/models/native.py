@@ -90,7 +90,8 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
     try:
         given = vlm.processor(
             text=[text], videos=[clip.frames[order]], video_metadata=[metadata], do_sample_frames=False,
-            return_tensors="pt", return_text_replacement_offsets=True, add_special_tokens=adds_start,
+            return_metadata=True, return_tensors="pt", return_text_replacement_offsets=True,
+            add_special_tokens=adds_start,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise SampleError(f"the model's processor refuses this clip ({str(error).splitlines()[0]})") from error
@@ -110,9 +111,11 @@ def _frame_counts(
     which `trailing` follow the last frame."""
     merged = 1  # frames in a temporal patch
     if "video_grid_thw" in given:
-        t, h, w = given["video_grid_thw"][0].tolist()
+        t = int(given["video_grid_thw"][:, 0].sum())  # some cut a clip into chunks, one row each
+        h, w = given["video_grid_thw"][0, 1:].tolist()
         tool = vlm.processor.video_processor
         merged, h, w = getattr(tool, "temporal_patch_size", 1), h // tool.merge_size, w // tool.merge_size
+        t = t // merged if t == vlm.num_frames else t  # a grid of frames, which are merged later
     else:
         pixels = given["pixel_values_videos" if "pixel_values_videos" in given else "pixel_values"]  # (…, T, 3, H, W)
         t = pixels.shape[-4]

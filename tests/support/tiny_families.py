@@ -78,16 +78,7 @@ def build(family: str, folder: Path, *, says_letters: bool = False) -> Path:
     processor = _processor(family)
     torch.manual_seed(0)
     model = _model(family, processor.tokenizer).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # the usual 0.02 would leave attention flat and every effect tiny
-            if parameter.ndim > 1:
-                parameter.mul_(5)
-        if says_letters:  # whatever the state, one of two opposite directions wins
-            first, second = processor.tokenizer.convert_tokens_to_ids(["A", "B"])
-            head = model.get_output_embeddings().weight
-            letter = 10 * head[first]
-            head *= 0.1
-            head[first], head[second] = letter, -letter
+    enlarge(model, processor.tokenizer, says_letters=says_letters)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     file = folder / "tokenizer_config.json"  # with the class that published checkpoints name
@@ -95,6 +86,20 @@ def build(family: str, folder: Path, *, says_letters: bool = False) -> Path:
         json.dumps({**json.loads(file.read_text()), "tokenizer_class": CLASSES.get(family, "Qwen2Tokenizer")})
     )
     return folder
+
+
+@torch.no_grad()
+def enlarge(model: Any, tokenizer: Any, *, says_letters: bool) -> None:
+    """Random weights five times as large as usual: 0.02 would leave attention flat and every effect tiny."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(5)
+    if says_letters:  # whatever the state, one of two opposite directions wins
+        first, second = tokenizer.convert_tokens_to_ids(["A", "B"])
+        head = (model.get_output_embeddings() or model.language_model.get_output_embeddings()).weight
+        letter = 10 * head[first]
+        head *= 0.1
+        head[first], head[second] = letter, -letter
 
 
 def as_published_before(folder: Path) -> Path:
