@@ -26,6 +26,7 @@ from analysis_lib.models.decoder import (
     attention_of,
     decode,
     decoder_layers,
+    decoder_of,
     final_norm,
     mixer_of,
     moving_layers,
@@ -37,7 +38,7 @@ from analysis_lib.models.records import Inputs, VideoLLM
 @torch.no_grad()
 def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     """One clean pass that keeps what each layer was called with, and its keys and values; made once for `inputs`."""
-    kernel = vlm.hf.get_decoder().config._attn_implementation
+    kernel = decoder_of(vlm.hf).config._attn_implementation
     if inputs.calls and inputs.calls[0].kernel == kernel:
         return inputs.calls
     layers = decoder_layers(vlm)

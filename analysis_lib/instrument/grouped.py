@@ -4,6 +4,7 @@ Everything in a decoder layer but attention works row by row, so the rows of all
 sequence, unpadded. Attention is called by group: an attention function of ours runs the model's own kernel on each,
 with the clean keys and values of the earlier rows in front. The masks come to it in place of the layer's own."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -16,7 +17,7 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.mixers import Run, mixed, mixing_by
 from analysis_lib.instrument.passes import attention_through, in_form_of
-from analysis_lib.models.decoder import mixer_of
+from analysis_lib.models.decoder import decoder_of, mixer_of
 from analysis_lib.models.records import VideoLLM
 
 
@@ -80,7 +81,7 @@ def _at_rows(name: str, value: Any, rows: torch.Tensor, n: int) -> Any:
     """A layer's argument for some of its n rows."""
     if name == "position_embeddings" and isinstance(value, tuple):
         return tuple(part.index_select(-2, rows.to(part.device)) for part in value)
-    if name in ("position_ids", "cache_position") and value is not None:
+    if (name in ("position_ids", "cache_position") or name.endswith("token_type_ids")) and value is not None:
         return value.index_select(-1, rows.to(value.device))
     if torch.is_tensor(value) and name != "attention_mask" and n in value.shape:
         raise StudyError(f"a decoder layer takes {name!r} per position, which exact does not slice; use --mode full")
@@ -90,7 +91,7 @@ def _at_rows(name: str, value: Any, rows: torch.Tensor, n: int) -> Any:
 @contextmanager
 def recorded_attention(vlm: VideoLLM) -> Iterator[dict[int, tuple[torch.Tensor, torch.Tensor]]]:
     """Collects the keys and values (1, H, n, D) of each attention module of the decoder inside the block, by its id."""
-    kernel, kept = vlm.hf.get_decoder().config._attn_implementation, {}
+    kernel, kept = decoder_of(vlm.hf).config._attn_implementation, {}
 
     def keep(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any):
         kept[id(module)] = key, value = key.contiguous(), value.contiguous()  # as they come from a cache
@@ -160,7 +161,8 @@ def _last_rows_only(module: Any, cut: Cut) -> ExitStack:
     """In the top layer only last rows are read afterwards, so its MLP, like its attention, runs on those alone in this
     block. What the others hold is then no state of the model."""
     hooks = ExitStack()
-    if cut.top and isinstance(getattr(module, "mlp", None), torch.nn.Module):
+    mlp = getattr(module, "mlp", None)
+    if cut.top and mlp is not None and len(inspect.signature(mlp.forward).parameters) == 1:  # else it takes more a row
         lengths = [group.shape[1] for group in cut.groups for _ in range(group.shape[0])]
         last = (np.cumsum(lengths) - 1).tolist()
 

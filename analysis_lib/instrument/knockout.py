@@ -18,7 +18,14 @@ from analysis_lib.instrument.edges import Window
 from analysis_lib.instrument.exact import first_row, record, staggered
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measure
-from analysis_lib.models.decoder import attention_of, decoder_layers, inner_width, moving_layers, output_head
+from analysis_lib.models.decoder import (
+    attention_of,
+    decoder_layers,
+    decoder_of,
+    inner_width,
+    moving_layers,
+    output_head,
+)
 from analysis_lib.models.records import Inputs, VideoLLM
 
 CACHE, MOST = 16 << 20, 8 << 30  # bytes for one batch: on a CPU, and the most on a GPU
@@ -123,7 +130,7 @@ def attention_layers(vlm: VideoLLM) -> tuple[int, ...]:
 
 def query_heads(vlm: VideoLLM) -> int:
     """Number of query heads in each decoder layer."""
-    return vlm.hf.get_decoder().config.num_attention_heads
+    return decoder_of(vlm.hf).config.num_attention_heads
 
 
 def _in_heads(vlm: VideoLLM, conditions: Sequence[Condition]) -> torch.Tensor:
@@ -176,7 +183,7 @@ def _room(vlm: VideoLLM) -> int:
 def _bytes(vlm: VideoLLM, rows: int, n: int) -> int:
     """What a condition that recomputes `rows` of n rows needs: on a CPU the widest activation, on a GPU a layer's
     activations, keys, values and masks."""
-    inner, width, size = inner_width(vlm), vlm.hf.get_decoder().config.hidden_size, vlm.dtype.itemsize
+    inner, width, size = inner_width(vlm), decoder_of(vlm.hf).config.hidden_size, vlm.dtype.itemsize
     if vlm.device.type == "cpu":
         return size * rows * inner
     return size * rows * (3 * inner + 6 * width) + size * n * 4 * width + rows * n * 5

@@ -18,8 +18,16 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.mixers import mixed, mixing_by, reach_of, runs_of
-from analysis_lib.models.decoder import attention_of, decode, decoder_layers, mixer_of, moving_layers, unembed
-from analysis_lib.models.families import check_kernel
+from analysis_lib.models.decoder import (
+    attention_of,
+    check_kernel,
+    decode,
+    decoder_layers,
+    decoder_of,
+    mixer_of,
+    moving_layers,
+    unembed,
+)
 from analysis_lib.models.records import Inputs, VideoLLM
 
 _probes: list[Callable] = []  # what to call with a mixer's layer and what its cut rows still feel of their sources
@@ -55,7 +63,7 @@ def clean_pass(vlm: VideoLLM, inputs: Inputs) -> Clean:
 def states_of(vlm: VideoLLM, inputs: Inputs, outputs: Sequence[torch.Tensor]) -> Clean:
     """The states (1, n, d) after each layer, in order, at the positions that are read."""
     if outputs[0].shape[1:] != inputs.embeds.shape[1:]:
-        found = f"its layers pass on states of {tuple(outputs[0].shape[1:])}, not one of {inputs.embeds.shape[2]} a position"
+        found = f"its layers pass on states of {tuple(outputs[0].shape[1:])}, not {tuple(inputs.embeds.shape[1:])}"
         raise StudyError(f"{type(vlm.hf).__name__}: {found}; a residual stream of several cannot be read or recomputed")
     rows = [inputs.n - 1, *inputs.roles.positions("video")]
     states = torch.cat([output[:, rows].to(vlm.device) for output in outputs])  # (L, 1 + N_v, d)
@@ -207,7 +215,7 @@ def attention_through(vlm: VideoLLM, name: str, function: Callable, masks: str =
     # Both registries need the name: without a mask function of that name the model would build no mask at all.
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[masks])
-    config = vlm.hf.get_decoder().config
+    config = decoder_of(vlm.hf).config
     before = config._attn_implementation
     try:
         config._attn_implementation = name

@@ -22,7 +22,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.instrument.edges import ROUTES, blocked_edges
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.instrument.receipts import Receipt, fully_blocked_rows, measure
-from analysis_lib.models.decoder import attention_of, decoder_layers, inner_width, mixer_of, moving_layers
+from analysis_lib.models.decoder import attention_of, decoder_layers, decoder_of, inner_width, mixer_of, moving_layers
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import Roles
 
@@ -212,7 +212,7 @@ def flops_kept(vlm: VideoLLM, masks: Masks) -> float:
     Counted are the decoder's linear maps (keys and values for every row that a live row may read, the rest for live
     rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not. A layer with a
     recurrence has no products per edge, and all its mixer's maps count for every row that is read."""
-    config = vlm.hf.get_decoder().config
+    config = decoder_of(vlm.hf).config
     width, heads = config.hidden_size, config.num_attention_heads
     head = getattr(config, "head_dim", None) or width // heads
     per_row = width * (2 * heads * head + 3 * inner_width(vlm))  # query and output maps, gated feed-forward

@@ -22,7 +22,7 @@ from analysis_lib.instrument.passes import (
     measured_attention,
     probed_mixers,
 )  # fmt: skip
-from analysis_lib.models.decoder import decode, output_head
+from analysis_lib.models.decoder import decode, decoder_of, own_head
 from analysis_lib.models.merging import own_logits
 from analysis_lib.models.records import Inputs, VideoLLM
 
@@ -79,7 +79,7 @@ def fully_blocked_rows(blocked: np.ndarray) -> int:
 def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tensor], expected: torch.Tensor) -> Receipt:
     """Repeat one condition alone, complete, with its attention measured, and run the no-op. `layer_masks` maps 1-based
     layers to (1, H or 1, n, n) bool, True = cut; `expected` (V,) are the logits as first computed."""
-    kernel = vlm.hf.get_decoder().config._attn_implementation
+    kernel = decoder_of(vlm.hf).config._attn_implementation
     key = (kernel, sha256(inputs.embeds.float().cpu().numpy().tobytes()).hexdigest())
     if key not in vlm.noops:  # once per prompt and clip for a loaded model
         vlm.noops[key] = noop_difference(vlm, inputs)
@@ -139,5 +139,5 @@ def noop_difference(vlm: VideoLLM, inputs: Inputs) -> float:
     open_mask = torch.zeros(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device)
     with attention_mask_hooks(vlm, in_all_layers(vlm, open_mask)):
         hidden = decode(vlm, inputs)  # (1, n, d)
-    hooked = output_head(vlm)(hidden[:, -len(untouched) :])[0]  # as many rows: kernels round alike
+    hooked = own_head(vlm, hidden[:, -len(untouched) :])[0]  # as many rows: kernels round alike
     return float((hooked[-1].to(untouched.device) - untouched[-1]).abs().max())

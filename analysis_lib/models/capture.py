@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.models.decoder import decoder_of
 from analysis_lib.models.records import VideoLLM
 
 NOT_OURS = ("inputs_embeds", "input_ids", "use_cache", "past_key_values", "return_dict", "logits_to_keep")
@@ -33,7 +34,7 @@ def decoder_call(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor,
         raise _Stop
 
     try:
-        with vlm.hf.get_decoder().register_forward_pre_hook(stop, with_kwargs=True), suppress(_Stop):
+        with decoder_of(vlm.hf).register_forward_pre_hook(stop, with_kwargs=True), suppress(_Stop):
             vlm.hf(**given, use_cache=False, logits_to_keep=1)
     except ValueError as error:  # as many features as placeholders, for example
         raise SampleError(f"the model refuses this clip ({str(error).splitlines()[0]})") from error

@@ -9,21 +9,28 @@ from typing import Any
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.models.families import MIXERS, POINTWISE, check_kernel, mixer_kind
+from analysis_lib.models.families import MIXERS, POINTWISE, mixer_kind
 from analysis_lib.models.records import Inputs, VideoLLM
 
-NORMS = ("norm", "norm_f", "embedding_norm", "final_layernorm")  # what decoders call the norm above their last layer
+MASKABLE = ("sdpa", "eager", "flow_measured")  # attention kernels that take a mask for single edges; ours last
+NORMS = ("norm", "norm_f", "embedding_norm", "final_layer_norm")  # what decoders call the norm above their last layer
+
+
+def decoder_of(hf: Any) -> Any:
+    """The decoder: layers between embeddings and norm. Some models wrap a language model that wraps it."""
+    decoder = hf.get_decoder()
+    return decoder if hasattr(decoder, "layers") or not hasattr(decoder, "get_decoder") else decoder.get_decoder()
 
 
 def decode(vlm: VideoLLM, inputs: Inputs, **cache: Any) -> torch.Tensor:
     """The decoder's output (B, n, d), normed, called as the model itself calls it."""
     kwargs = {**inputs.decoder_kwargs, "use_cache": False, **cache}
-    return vlm.hf.get_decoder()(inputs_embeds=inputs.embeds, **kwargs).last_hidden_state
+    return decoder_of(vlm.hf)(inputs_embeds=inputs.embeds, **kwargs).last_hidden_state
 
 
 def decoder_layers(vlm: VideoLLM) -> torch.nn.ModuleList:
     """The decoder layers in order."""
-    return vlm.hf.get_decoder().layers
+    return decoder_of(vlm.hf).layers
 
 
 def attention_of(layer: torch.nn.Module) -> torch.nn.Module | None:
@@ -48,7 +55,7 @@ def moving_layers(vlm: VideoLLM) -> tuple[int, ...]:
 
 def final_norm(vlm: VideoLLM) -> torch.nn.Module:
     """The norm between the last decoder layer and the output head."""
-    decoder = vlm.hf.get_decoder()
+    decoder = decoder_of(vlm.hf)
     return next(getattr(decoder, name) for name in NORMS if hasattr(decoder, name))
 
 
@@ -59,7 +66,7 @@ def output_head(vlm: VideoLLM) -> torch.nn.Linear:
 
 def inner_width(vlm: VideoLLM) -> int:
     """The widest feed-forward map's inner size, of a dense layer or of one token's experts."""
-    config = vlm.hf.get_decoder().config
+    config = decoder_of(vlm.hf).config
     each = getattr(config, "moe_intermediate_size", None) or 0
     experts = each * (getattr(config, "num_experts_per_tok", None) or 1) if isinstance(each, int) else 0
     return max(getattr(config, "intermediate_size", None) or 0, experts)
@@ -67,7 +74,7 @@ def inner_width(vlm: VideoLLM) -> int:
 
 def check_decoder(hf: Any) -> None:
     """Raise StudyError unless edges can be cut wherever a decoder layer moves information between positions."""
-    name, decoder = type(hf).__name__, hf.get_decoder()
+    name, decoder = type(hf).__name__, decoder_of(hf)
     if not hasattr(decoder, "layers") or not any(hasattr(decoder, norm) for norm in NORMS):
         found = f"its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be reached"
         raise StudyError(f"{name}: {found}; name them in models.decoder_layers and models.final_norm")
@@ -82,6 +89,12 @@ def check_decoder(hf: Any) -> None:
         found = f"layers {', '.join(map(str, unknown))} move information by {next(iter(unknown.values()))}"
         why = f"which is neither softmax attention nor one of {', '.join(MIXERS)}; no edge can be cut there"
         raise StudyError(f"{name}: {found}, {why}")
+    indexed = [
+        i for i, layer in enumerate(decoder.layers, 1) for part in layer.modules() if "Indexer" in type(part).__name__
+    ]
+    if indexed:
+        found = f"layers {', '.join(map(str, dict.fromkeys(indexed)))} choose the keys of each position by an indexer"
+        raise StudyError(f"{name}: {found}; it reads all positions, so a cut one would still steer the choice")
     check_kernel(hf)
 
 
@@ -97,7 +110,20 @@ def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.
     if head.weight.dtype != wide:
         vlm._head32 = head = vlm._head32 or _float32(head)
         states = states.to(head.weight.device)
-    return head(states).to(hidden.device)
+    return _as_stated(vlm, head(states)).to(hidden.device)
+
+
+def own_head(vlm: VideoLLM, normed: torch.Tensor) -> torch.Tensor:
+    """Logits (…, V) of normed states in the model's own dtype."""
+    return _as_stated(vlm, output_head(vlm)(normed))
+
+
+def _as_stated(vlm: VideoLLM, logits: torch.Tensor) -> torch.Tensor:
+    """Logits scaled and capped as the language model's config states, where it does."""
+    config = decoder_of(vlm.hf).config
+    scale, cap = (getattr(config, name, None) for name in ("output_multiplier", "final_logit_softcapping"))
+    logits = logits if scale is None else logits * scale
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _float32(head: torch.nn.Linear) -> torch.nn.Linear:
@@ -109,3 +135,11 @@ def _float32(head: torch.nn.Linear) -> torch.nn.Linear:
     copied = torch.nn.Linear(head.in_features, head.out_features, "bias" in own, device="meta")
     copied.load_state_dict(own, assign=True)
     return copied.requires_grad_(False)
+
+
+def check_kernel(hf: Any) -> None:
+    """Raise StudyError if the decoder's attention kernel takes no mask (flash attention)."""
+    kernel = decoder_of(hf).config._attn_implementation
+    if kernel not in MASKABLE:
+        fix = "load the model with attn_implementation sdpa"
+        raise StudyError(f"{type(hf).__name__}: attention kernel {kernel!r} takes no mask for single edges; {fix}")

@@ -14,8 +14,6 @@ from typing import Any
 
 from analysis_lib.errors import StudyError
 
-MASKABLE = ("sdpa", "eager", "flow_measured")  # attention kernels that take a mask for single edges; ours last
-
 
 @dataclass(frozen=True)
 class Family:
@@ -126,11 +124,3 @@ def mixer_kind(module: Any) -> str | None:
     """Which of MIXERS a module is: its submodules are those of the kind and no others."""
     names = {name for name, child in module.named_children() if next(child.parameters(), None) is not None}
     return next((kind for kind, mixer in MIXERS.items() if mixer.children == names), None)
-
-
-def check_kernel(hf: Any) -> None:
-    """Raise StudyError if the decoder's attention kernel takes no mask (flash attention)."""
-    kernel = hf.get_decoder().config._attn_implementation
-    if kernel not in MASKABLE:
-        fix = "load the model with attn_implementation sdpa"
-        raise StudyError(f"{type(hf).__name__}: attention kernel {kernel!r} takes no mask for single edges; {fix}")

@@ -5,6 +5,7 @@ puts text for the one placeholder: video tokens, and in many families timestamps
 which frame follows from the processor's own quantities and must agree with the runs of placeholder tokens. Then the
 model's own forward says with what it calls its decoder (`capture.py`), and every later pass calls it with the same."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -87,11 +88,12 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
         total_num_frames=total, fps=fps, width=width, height=height, duration=total / fps,
         frames_indices=[int(clip.indices[i]) for i in order],
     )  # fmt: skip
+    kinds = "mm_token_type_ids" in inspect.signature(vlm.hf.forward).parameters
     try:
         given = vlm.processor(
             text=[text], videos=[clip.frames[order]], video_metadata=[metadata], do_sample_frames=False,
             return_metadata=True, return_tensors="pt", return_text_replacement_offsets=True,
-            add_special_tokens=adds_start,
+            add_special_tokens=adds_start, **({"return_mm_token_type_ids": True} if kinds else {}),
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise SampleError(f"the model's processor refuses this clip ({str(error).splitlines()[0]})") from error
@@ -110,22 +112,25 @@ def _frame_counts(
     frames. Raises StudyError if the account does not fit the frames given or the placeholder tokens at `places`, of
     which `trailing` follow the last frame."""
     merged = 1  # frames in a temporal patch
+    runs = [len(run) for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)]
+    pixels = given["pixel_values_videos" if "pixel_values_videos" in given else "pixel_values"]
     if "video_grid_thw" in given:
         t = int(given["video_grid_thw"][:, 0].sum())  # some cut a clip into chunks, one row each
         h, w = given["video_grid_thw"][0, 1:].tolist()
         tool = vlm.processor.video_processor
         merged, h, w = getattr(tool, "temporal_patch_size", 1), h // tool.merge_size, w // tool.merge_size
         t = t // merged if t == vlm.num_frames else t  # a grid of frames, which are merged later
+    elif pixels.ndim < 5 and len(runs) > 1:  # packed patches: a run of placeholder tokens is a frame
+        t, merged = len(runs), vlm.num_frames // len(runs)
+        h, w = 1, runs[0]
     else:
-        pixels = given["pixel_values_videos" if "pixel_values_videos" in given else "pixel_values"]  # (…, T, 3, H, W)
-        t = pixels.shape[-4]
+        t = pixels.shape[-4]  # (…, T, 3, H, W)
         each = (len(places) - trailing) // t
         side = math.isqrt(each)
         h, w = (side, side) if side**2 == each else (1, each)
     counts = (h * w,) * t
     if "video_compression_mask" in given:
         counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
-    runs = [len(run) for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)]
     if t * merged != vlm.num_frames or runs not in ([sum(counts) + trailing], [n for n in counts if n]):
         made = f"{type(vlm.processor).__name__} made runs of {runs} video tokens of {vlm.num_frames} frames"
         wanted = f"{t} x {merged} frames with {counts} tokens were expected"

@@ -24,7 +24,7 @@ from analysis_lib.instrument import knockout
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.instrument.receipts import measure
-from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.decoder import decoder_layers, decoder_of
 from analysis_lib.models.prompts import build_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import build_roles
@@ -130,7 +130,7 @@ def _published_forward(vlm: VideoLLM, inputs: Inputs) -> None:
     """Vision tower on every frame, all positions through the decoder with eager attention, all through the head."""
     size, frames = vlm.hf.config.vision_config.image_size, int(inputs.roles.frame_of.max())
     vlm.hf.get_image_features(torch.zeros(frames, 3, size, size, device=vlm.device, dtype=vlm.dtype))
-    with mock.patch.object(vlm.hf.get_decoder().config, "_attn_implementation_internal", "eager"):
+    with mock.patch.object(decoder_of(vlm.hf).config, "_attn_implementation_internal", "eager"):
         vlm.hf(inputs_embeds=inputs.embeds, use_cache=False)
 
 

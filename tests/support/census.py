@@ -96,7 +96,9 @@ def shrunk(config: dict, path: str = "") -> dict:
         else:
             found[key] = _rope(value) if isinstance(value, dict) else value
     if sizes is TEXT and "num_key_value_heads" in config:
-        found["num_key_value_heads"] = HEADS if config["num_key_value_heads"] == config.get("num_attention_heads") else 2
+        found["num_key_value_heads"] = (
+            HEADS if config["num_key_value_heads"] == config.get("num_attention_heads") else 2
+        )
     if "partial_rotary_factor" in found:
         found["partial_rotary_factor"] = 1.0
     return found
@@ -116,17 +118,28 @@ def _rope(value: dict) -> dict:
 # Of each architecture: "config" (dotted key: value), "video" and "image" (arguments of the processors), "around" (what
 # the chat template puts before and after the video), "processor" (more arguments), "tokens" (tokenizer attributes).
 VISION_MARKS = ("<|vision_start|>", "<|vision_end|>")
-GLM = {"around": ("<|begin_of_video|>", "<|end_of_video|>"), "rope": [2, 1, 1]}
+GLM = {"around": ("<|begin_of_video|>", "<|end_of_video|>"), "rope": [4, 2, 2]}
 INDEXER = {"n_heads": 2, "kv_heads": 1, "head_dim": 16, "budget": 64, "compress_ratio": 4}
-GEMMA = {"more": ("<|audio|>",), "tokens": {"boa_token": "<|boa|>", "eoa_token": "<|eoa|>", "audio_token": "<|audio|>"}}
+PATCH_16 = {"video": {"patch_size": 16}, "image": {"patch_size": 16}}
+EYES = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 2)
+EYES |= {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 48, "head_dim": 16}
+OMNI_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+GEMMA = {
+    "config": {"text_config.pad_token_id": 0, "vision_config": EYES},
+    "more": ("<|audio|>",),
+    "tokens": {"boa_token": "<|boa|>", "eoa_token": "<|eoa|>", "audio_token": "<|audio|>"},
+}
 BLIP = {"tokens": {"image_token": "<image>", "video_token": "<video>"}}
 SPECIAL: dict[str, dict[str, Any]] = {
     "glm46v": GLM,
     "glm4v_moe": GLM,
     "glmga": {**GLM, "cls": "Glm46VProcessor"},
-    "glm5_next": {**GLM, "config": {"text_config.qk_rope_head_dim": 0, "text_config.qk_head_dim": 8}},
+    "glm5_next": {"around": GLM["around"], "config": {"text_config.qk_rope_head_dim": 0, "text_config.qk_head_dim": 8}},
     "cosmos3_omni": {"cls": "Qwen3VLProcessor", "around": VISION_MARKS},
-    "molmo2": {"config": {"adapter_config.vision_feature_layer": [1, 0]}, "ids": {"image_token_id": "<im_patch>"}},
+    "molmo2": {"config": {"adapter_config.vision_feature_layer": [1, 0], "vision_config.num_position_embeddings": 16, "adapter_config.hidden_size": 32}, "ids": {"image_token_id": "<im_patch>"}},
+    "muse_glimmer": {"config": {"out_hidden_size": 128, "projector_hidden_size": WIDTH}},
+    "cohere_compass": {"around": VISION_MARKS, "config": {"text_config.rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}}},
+    "cosmos3_edge": {"around": ("", "")},
     "lfm3_vl": {"around": VISION_MARKS},
     "kimi_k25": {"config": {"vision_config.projection_hidden_size": 32, "projection_hidden_size": 32}},
     "qwen4_exp": {
@@ -136,8 +149,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2_5_omni": {
         "around": ("<|vision_bos|>", "<|vision_eos|>"), "of": "thinker_config",
         "model": "Qwen2_5OmniThinkerForConditionalGeneration",
+        "ids": {"thinker_config.vision_start_token_id": "<|vision_bos|>"},
+        "config": {"thinker_config.text_config.rope_parameters": OMNI_ROPE},
     },
     "qwen3_omni_moe": {
+        "ids": {"thinker_config.vision_start_token_id": "<|vision_start|>"},
+        "config": {"thinker_config.text_config.rope_parameters": {**OMNI_ROPE, "mrope_interleaved": True}},
+        **PATCH_16,
         "around": ("<|vision_start|>", "<|vision_end|>"), "of": "thinker_config",
         "model": "Qwen3OmniMoeThinkerForConditionalGeneration",
     },
@@ -145,13 +163,21 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "ernie4_5_vl_moe": {"video": {"draw_on_frames": False}, "rope": [2, 2, 4], "around": ("<|video_start|>", "<|video_end|>")},
     "gemma4": GEMMA,
     "gemma4_unified": GEMMA,
-    "dots3_note": {"config": {"vision_config.adapter_in_dim": 32, "vision_config.adapter_out_dim": WIDTH}},
-    "muse_spark": {
+    "dots3_note": {
         "config": {
-            f"audio_config.{key}": value
-            for key, value in {"patch_sizes": [2], "hidden_sizes": [16], "depths": [1], "num_hidden_layers": 1}.items()
+            **{f"vision_config.adapter_{key}_dim": value for key, value in {"in": 32, "out": WIDTH}.items()},
+            "audio_config.adapter_input_size": 32, "audio_config.adapter_out_dim": WIDTH,
         }
     },
+    "muse_spark": {
+        "config": {"out_hidden_size": 128, "projector_hidden_size": WIDTH} | {
+            f"audio_config.{key}": value
+            for key, value in {"patch_sizes": [2], "hidden_sizes": [16], "depths": [1], "num_hidden_layers": 1, "out_hidden_size": WIDTH}.items()
+        }
+    },
+    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), PATCH_16),
+    "nemotron_h_omni": dict.fromkeys(("video", "image"), {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3}),
+    "minimax_m3_vl": {"config": {"text_config.layer_types": ["full_attention", "minimax_m3_sparse", "full_attention"]}},
     "instructblip": BLIP,
     "instructblipvideo": BLIP,
 }  # fmt: skip
@@ -197,10 +223,14 @@ def _processor(kind: str) -> Any:
     if "image_processor" in attributes:
         images = image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES
         named = images.get(kind) or images.get(module.__name__.split(".")[-2]) or {}
-        name = special(kind, "image_cls") or (named.get("pil") or named.get("torchvision") if isinstance(named, dict) else named)
+        name = special(kind, "image_cls") or (
+            named.get("pil") or named.get("torchvision") if isinstance(named, dict) else named
+        )
         parts["image_processor"] = _made(_class(name), special(kind, "image"))
     if "video_processor" in attributes:
-        named = VIDEO_PROCESSOR_MAPPING_NAMES.get(kind) or VIDEO_PROCESSOR_MAPPING_NAMES.get(module.__name__.split(".")[-2])
+        named = VIDEO_PROCESSOR_MAPPING_NAMES.get(kind) or VIDEO_PROCESSOR_MAPPING_NAMES.get(
+            module.__name__.split(".")[-2]
+        )
         parts["video_processor"] = _made(_class(named["torchvision"]), special(kind, "video"))
     if "feature_extractor" in attributes:
         parts["feature_extractor"] = _class(FEATURE_EXTRACTOR_MAPPING_NAMES.get(kind, "WhisperFeatureExtractor"))()
@@ -270,21 +300,21 @@ def _model(kind: str, processor: Any) -> Any:
         for name in path:
             inner = inner[name]
         inner[key] = value
-    _vocabulary(config, len(tokenizer))
+    _vocabulary(config, len(tokenizer), 0 if "gemma" in kind else None)
     cls = _class(special(kind, "model") or architectures()[kind])
     if special(kind, "of"):
         default, config = getattr(default, special(kind, "of")), config[special(kind, "of")]
     return cls(type(default).from_dict(config))
 
 
-def _vocabulary(config: dict, size: int) -> None:
+def _vocabulary(config: dict, size: int, pad: int | None) -> None:
     for key, value in config.items():
         if isinstance(value, dict):
-            _vocabulary(value, size)
+            _vocabulary(value, size, pad)
         elif key in ("vocab_size", "vocab_size_per_layer_input"):
             config[key] = size
         elif key in ("pad_token_id",):
-            config[key] = None
+            config[key] = pad
         elif key in ("bos_token_id", "eos_token_id"):
             config[key] = {"bos_token_id": 1, "eos_token_id": 2}[key]
 
@@ -296,7 +326,11 @@ def _place_tokens(config: dict, processor: Any) -> None:
         if isinstance(value, dict):
             _place_tokens(value, processor)
         stem = re.fullmatch(r"(\w+?)_token_(?:id|index)", str(key)) or re.fullmatch(r"(\w+)_(?:token_)?id", str(key))
-        if not stem or not (isinstance(value, int) or stem[1] in ("image", "video")) or stem[1] in ("bos", "eos", "pad", "forced_eos", "decoder_start"):
+        if (
+            not stem
+            or not (isinstance(value, int) or stem[1] in ("image", "video"))
+            or stem[1] in ("bos", "eos", "pad", "forced_eos", "decoder_start")
+        ):
             continue
         token = getattr(processor, f"{stem[1]}_token", None) or getattr(tokenizer, f"{stem[1]}_token", None)
         if not isinstance(token, str):
