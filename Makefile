@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures readme smoke bench families train base test slow lint lab lock clean
+.PHONY: help env reproduce figures readme smoke bench families notebooks-on-families train base test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -61,7 +61,10 @@ smoke: $(READY) $(BASE) ## try MODEL and BENCHMARK: every notebook on a few ques
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
 	@$(PY) -m analysis_lib.reports.bench
 
-families: $(READY) ## try every native family on a tiny checkpoint, all notebooks included, into docs/families.md
+families: $(READY) ## try every video architecture of transformers on a tiny checkpoint, into docs/families.md
+	@$(PY) tests/support/census_table.py
+
+notebooks-on-families: $(READY) ## send the families of the table through every notebook, into docs/families.md
 	@$(PY) tests/support/family_table.py
 
 train: $(READY) $(BASE) ## re-create the embedded models, or those of MODEL=smol (DEVICE=cuda where there is one)

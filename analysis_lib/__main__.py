@@ -55,6 +55,14 @@ TRAIN = {
 }
 
 
+CHECK = {
+    "model": ("MODEL", "embedded model, checkpoint folder, or hub id owner/name"),
+    "--dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
+    "--device": COMMON["--device"],
+    "--json": (None, "for scripts", FLAG),
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
@@ -121,11 +129,23 @@ def _doctor(benchmark: str) -> int:
     return doctor.main(benchmark)
 
 
+def _check(json: bool = False, **given: str) -> int:
+    """Try a model on a made-up clip: its checks, memory, seconds a question, and what to type next."""
+    from json import dumps
+
+    from analysis_lib.instrument import trial
+
+    found = trial.trial(**given)
+    print(dumps(found) if json else trial.report(found))
+    return 0 if found["passed"] else 2
+
+
 VERBS = {
     "sweep": (_sweep, SWEEP),
     "reproduce": (_reproduce, REPRODUCE),
     "train": (_train, TRAIN),
     "benchmark": (_benchmark, {"--out": ("DIR", f"default: {paths.BENCHMARK}", {"type": Path})}),
+    "check": (_check, CHECK),
     "doctor": (_doctor, {"benchmark": ("NAME[:ROOT]", FORMATS)}),
 }
 

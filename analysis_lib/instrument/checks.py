@@ -13,7 +13,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS, Question
 from analysis_lib.instrument.edges import blocked_edges, windows
 from analysis_lib.instrument.knockout import Condition, knockout_logits
-from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, in_all_layers
+from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, in_all_layers, masked_logits
 from analysis_lib.models.decoder import decoder_layers, unembed
 from analysis_lib.models.families import FAMILIES
 from analysis_lib.models.loading import load_checkpoint
@@ -34,12 +34,58 @@ def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Vide
 
 def _failed(vlm: VideoLLM) -> str:
     """What fails on a made-up clip; empty if nothing does."""
-    frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
     try:
-        table = self_test(vlm, make_inputs(vlm, Question("What moves?", ("a cat", "a dog")), frames))
+        table = door_test(vlm)
         return "; ".join(table.loc[~table["passed"], "check"])
     except Exception as error:  # whatever an unknown architecture does not share with the known ones
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def made_up_clip(vlm: VideoLLM) -> tuple[Question, np.ndarray]:
+    """A question, and noise to ask it about: (T, 96, 128, 3) uint8."""
+    frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
+    return Question("What moves?", ("a cat", "a dog")), frames
+
+
+@torch.no_grad()
+def door_test(vlm: VideoLLM) -> pd.DataFrame:
+    """`self_test` on a made-up clip, and whether frames and cuts are where the library takes them to be."""
+    question, frames = made_up_clip(vlm)
+    inputs = make_inputs(vlm, question, frames)
+    rounding = 1e-3 if vlm.dtype in (torch.float32, torch.float64) else 0.5
+    table, leak = self_test(vlm, inputs), _around_all_cuts(vlm, inputs)
+    rows = [
+        ("blanked frames that move other tokens more than theirs", _misplaced(vlm, question, frames, inputs), "0"),
+        ("change of the last logits by others when all edges are cut", leak, f"< {rounding:g}"),
+    ]
+    more = [(name, float(value), wanted, value < (rounding if "<" in wanted else 1)) for name, value, wanted in rows]
+    return pd.concat([table, pd.DataFrame(more, columns=table.columns)], ignore_index=True)
+
+
+def _misplaced(vlm: VideoLLM, question: Question, frames: np.ndarray, inputs: Inputs) -> int:
+    """Of the first and the last frame (or temporal patch), how many move other tokens more than their own when they are
+    shown black. All text that such a clip moves counts as one more."""
+    count, wrong, frame_of = len(inputs.frame_tokens), 0, inputs.roles.frame_of
+    each = len(frames) // count
+    for number in (1, count):
+        shown = frames.copy()
+        shown[(number - 1) * each : number * each] = 0
+        black = make_inputs(vlm, question, shown)
+        if black.input_ids != inputs.input_ids:  # a family that drops tokens which do not change
+            continue
+        moved = (black.embeds - inputs.embeds)[0].abs().sum(-1).float().cpu().numpy()  # (n,)
+        means = [moved[frame_of == frame].mean() if (frame_of == frame).any() else 0 for frame in range(1, count + 1)]
+        wrong += int(np.argmax(means)) + 1 != number or means[number - 1] == 0 or moved[frame_of == 0].any()
+    return wrong
+
+
+def _around_all_cuts(vlm: VideoLLM, inputs: Inputs) -> float:
+    """How much the last logits change with what other positions say when nobody may read another: not at all, unless
+    information takes a way that is not cut."""
+    blocked = torch.ones(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device).tril(-1)
+    other = replace(inputs, embeds=torch.cat([-inputs.embeds[:, :-1], inputs.embeds[:, -1:]], 1))
+    one, two = (masked_logits(vlm, given, in_all_layers(vlm, blocked))[0] for given in (inputs, other))
+    return _gap(one, two)
 
 
 @torch.no_grad()

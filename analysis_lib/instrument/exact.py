@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from analysis_lib.errors import StudyError
 from analysis_lib.instrument.grouped import Call, Cut, Group, grouped_attention, recorded_attention, run_layer
 from analysis_lib.instrument.mixers import reach_of, runs_of
 from analysis_lib.instrument.passes import Clean, calls_of, seen_under, states_of
@@ -42,6 +43,9 @@ def record(vlm: VideoLLM, inputs: Inputs) -> list[Call]:
     if inputs.calls and inputs.calls[0].kernel == kernel:
         return inputs.calls
     layers = decoder_layers(vlm)
+    if sharing := [i for i, layer in enumerate(layers, 1) if getattr(attention_of(layer), "is_kv_shared_layer", False)]:
+        found = f"layers {', '.join(map(str, sharing))} read the keys of layers below, which exact does not follow"
+        raise StudyError(f"{type(vlm.hf).__name__}: {found}; use --mode full")
     mixers = {i: mixer for i, layer in enumerate(layers) if (mixer := mixer_of(layer)) is not None}
     with recorded_attention(vlm) as kept, calls_of(mixers.values()) as mixed:
         with calls_of([*layers, final_norm(vlm)]) as found:

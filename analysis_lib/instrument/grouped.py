@@ -83,6 +83,8 @@ def _at_rows(name: str, value: Any, rows: torch.Tensor, n: int) -> Any:
         return tuple(part.index_select(-2, rows.to(part.device)) for part in value)
     if (name in ("position_ids", "cache_position") or name.endswith("token_type_ids")) and value is not None:
         return value.index_select(-1, rows.to(value.device))
+    if name == "per_layer_input" and value is not None:  # (1, n, …), what a layer adds of each token
+        return value.index_select(1, rows.to(value.device))
     if torch.is_tensor(value) and name != "attention_mask" and n in value.shape:
         raise StudyError(f"a decoder layer takes {name!r} per position, which exact does not slice; use --mode full")
     return value

@@ -7,6 +7,7 @@ Measuring: for the time of a `with` block the decoder calls an attention functio
 kernel and beside it computes the weights in float32 from the queries, keys and mask that arrived. All of it undoes
 itself whatever happens inside a block."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -106,7 +107,8 @@ def calls_of(modules: Iterable[torch.nn.Module]) -> Iterator[list[tuple[torch.Te
 
     def keep(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
         states = args[0] if args else kwargs["hidden_states"]
-        calls.append((states, kwargs, output if torch.is_tensor(output) else output[0]))
+        more = zip(list(inspect.signature(module.forward).parameters)[1:], args[1:], strict=False)
+        calls.append((states, dict(more) | kwargs, output if torch.is_tensor(output) else output[0]))
 
     with ExitStack() as hooks:
         for module in modules:

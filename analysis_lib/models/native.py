@@ -88,17 +88,24 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
         total_num_frames=total, fps=fps, width=width, height=height, duration=total / fps,
         frames_indices=[int(clip.indices[i]) for i in order],
     )  # fmt: skip
+    bare = FAMILIES.get(vlm.hf.config.model_type, Family()).bare_metadata
+    facts = metadata if bare else [metadata]
     kinds = "mm_token_type_ids" in inspect.signature(vlm.hf.forward).parameters
     try:
         given = vlm.processor(
-            text=[text], videos=[clip.frames[order]], video_metadata=[metadata], do_sample_frames=False,
+            text=[text], videos=[clip.frames[order]], video_metadata=facts, do_sample_frames=False,
             return_metadata=True, return_tensors="pt", return_text_replacement_offsets=True,
             add_special_tokens=adds_start, **({"return_mm_token_type_ids": True} if kinds else {}),
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise SampleError(f"the model's processor refuses this clip ({str(error).splitlines()[0]})") from error
-    replaced = given.pop("text_replacement_offsets")[0]
+    replaced = given.pop("text_replacement_offsets", [None])[0]
     given.pop("video_metadata", None)
+    if replaced is None:  # a processor that does not say; what is read here is tokenized again and compared
+        before, _, after = text.partition(vlm.processor.video_token)
+        whole = vlm.tokenizer.decode(given["input_ids"][0])
+        start, stop = whole.find(before) + len(before), len(whole) - len(after)
+        replaced = [{"replacement": whole[start:stop]}]
     if len(replaced) != 1:
         raise StudyError(f"{type(vlm.processor).__name__} put {len(replaced)} videos into the prompt instead of one")
     return dict(given.to(vlm.device, vlm.dtype)), replaced[0]["replacement"]  # only floats change their type

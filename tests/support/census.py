@@ -7,6 +7,7 @@ shrunk, special tokens are those that the processor's source names, patches and 
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 import inspect
 import json
@@ -23,6 +24,9 @@ import torch
 
 def architectures() -> dict[str, str]:
     """`model_type` to its class that writes text, "" if there is none, for all whose processor takes videos."""
+    from analysis_lib.models.torchvision_ops import ensure_torchvision
+
+    ensure_torchvision()
     from transformers.models.auto import modeling_auto, processing_auto
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
@@ -35,6 +39,18 @@ def architectures() -> dict[str, str]:
             if name and "video_processor" in _class(name).get_attributes():
                 found.add(kind)
     return {kind: writers.get(kind, "") for kind in sorted(found)}
+
+
+def fingerprint(kind: str) -> str:
+    """Eight digits that change with the architecture's source in the installed transformers, and with what is special
+    about it here: rows of another fingerprint are tried again."""
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+
+    folder = Path(importlib.import_module("transformers").__file__).parent / "models" / model_type_to_module_name(kind)
+    digest = hashlib.sha256(repr((SPECIAL.get(kind), UNBUILT.get(kind))).encode())
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _class(name: Any) -> Any:
@@ -181,6 +197,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "instructblip": BLIP,
     "instructblipvideo": BLIP,
 }  # fmt: skip
+
+
+UNBUILT = {  # no tiny checkpoint is made of these, for the reason that a user would be told
+    "diffusion_gemma": "it denoises whole blocks of text; no token is predicted from the last position",
+}
 
 
 def special(kind: str, what: str) -> Any:

@@ -110,7 +110,8 @@ def main() -> None:
     if untested:
         raise SystemExit(f"no tiny checkpoint of {', '.join(untested)}; add it to tests/tiny_families.py")
     head = HEAD.format(frames=tiny_families.FRAMES, samples=SAMPLES)
-    write_atomic(FILE, (head + "".join(rows)).encode())
+    _, mark, census = FILE.read_text(encoding="utf-8").partition("\n## Every architecture")  # census_table.py writes it
+    write_atomic(FILE, (head + "".join(rows) + mark + census).encode())
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import json
 import shutil
 
 import torch
-from conftest import GOLDEN
 from safetensors.torch import load_file, save_file
+from tiny_families import GOLDEN
 from transformers import PreTrainedTokenizerFast
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}

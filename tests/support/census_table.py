@@ -1,0 +1,119 @@
+"""`make families`: the census in docs/families.md, one row for every architecture of the installed transformers whose
+processor takes videos. Each tiny checkpoint is saved, loaded as a user would load it, checked, and swept in both modes.
+
+With names of architectures as arguments, only these are tried and printed, and nothing is written.
+"""
+
+import io
+import os
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+
+import census
+import numpy as np
+import tiny_families
+
+from analysis_lib import paths
+from analysis_lib.errors import StudyError
+from analysis_lib.instrument.checks import door_test, load_model
+from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
+from analysis_lib.instrument.knockout import Condition, knockout_logits
+from analysis_lib.instrument.receipts import last_digit_moved
+from analysis_lib.models.decoder import decoder_layers
+from analysis_lib.models.merging import make_inputs
+from analysis_lib.paths import write_atomic
+
+FILE = paths.ROOT / "docs" / "families.md"
+START = "## Every architecture of the installed transformers"
+HEAD = """{start}
+
+Written by `make families`: every architecture whose processor takes videos, as a tiny random checkpoint made from
+transformers' own defaults with their sizes shrunk (`tests/support/census.py`). *works*: all checks pass, and exact is
+full over all edge sets, in windows of 1 and 3 layers. The differences are those of probabilities, as above. What is
+refused says why in the words that a user sees. The tests try five of them, and all whose *source* in the installed
+transformers is not the one stated here. {count} of {total} work.
+
+| architecture | result | positions | video tokens | frame text | exact - full | last digit | source |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def frames() -> np.ndarray:
+    """(4, 56, 84, 3) uint8 of noise: large enough for patches as they are by default."""
+    return np.random.default_rng(0).integers(1, 255, (tiny_families.FRAMES, 56, 84, 3), dtype=np.uint8)
+
+
+def row(kind: str, folder: Path) -> str:
+    """The architecture's row of the table."""
+    why = census.UNBUILT.get(
+        kind, "" if census.architectures()[kind] else "no class of transformers writes text with it"
+    )
+    if why:
+        return _line(kind, f"refused: {why}")
+    try:
+        census.build(kind, folder)
+        vlm = load_model(str(folder), device="cpu")
+        vlm.num_frames = tiny_families.FRAMES
+        inputs = make_inputs(vlm, tiny_families.SAMPLE, frames())
+    except StudyError as error:
+        return _line(kind, "refused: " + str(error).replace(f"{folder}: ", "").replace("|", "\\|"))
+    checks = door_test(vlm)
+    failed = "; ".join(checks.loc[~checks["passed"], "check"])
+    blocked = {name: blocked_edges(name, inputs.roles) for name in EDGE_SETS}
+    cuts = [cut for size in (1, 3) for cut in windows(len(decoder_layers(vlm)), size)]
+    conditions = [Condition(name, cut, edges) for name, edges in blocked.items() for cut in cuts]
+    runs = (("exact", inputs), ("full", inputs), ("full", last_digit_moved(inputs, seed=0)))
+    exact, full, moved = (knockout_logits(vlm, of, conditions, mode=mode)[0].softmax(-1) for mode, of in runs)
+    gap, digit = float((exact - full).abs().max()), float((moved - full).abs().max())
+    good = not failed and gap <= max(2e-6, 2 * digit)
+    video, text = (len(inputs.roles.positions(name)) for name in ("video", "frame_text"))
+    result = "works" if good else f"fails: {failed or 'exact differs from full'}"
+    return _line(kind, result, inputs.n, video, text, f"{gap:.1g}", f"{digit:.1g}")
+
+
+def _line(kind: str, *cells: object) -> str:
+    return "| " + " | ".join(map(str, (kind, *cells, *[""] * (6 - len(cells)), census.fingerprint(kind)))) + " |\n"
+
+
+def stored() -> dict[str, list[str]]:
+    """The page's rows: the cells after an architecture's name."""
+    lines = FILE.read_text(encoding="utf-8").partition(START)[2].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")][1:]
+    return {cells[0]: cells[1:] for cells in rows}
+
+
+def timed_row(kind: str) -> str:
+    """The architecture's row, with its seconds printed; what no check foresaw is a row too."""
+    began, warned = time.monotonic(), io.StringIO()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(warned), redirect_stderr(warned):
+        try:
+            found = row(kind, Path(folder) / kind)
+        except Exception as error:  # the page must say so, and the test that reads it fails
+            reason = (str(error).strip().splitlines() or [""])[0].replace("|", "\\|")
+            found = _line(kind, f"fails: {type(error).__name__}: {reason}")
+    print(f"{found.strip()} {time.monotonic() - began:.0f} s", flush=True)
+    return found
+
+
+def main(chosen: list[str]) -> None:
+    """Write the table, one process a core: the models are too small for more threads."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    kinds = chosen or list(census.architectures())
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        rows = list(pool.map(timed_row, kinds))
+    if chosen:
+        return
+    head = HEAD.format(start=START, count=sum("| works |" in found for found in rows), total=len(rows))
+    before = FILE.read_text(encoding="utf-8").partition(START)[0].rstrip()
+    write_atomic(FILE, (f"{before}\n\n{head}" + "".join(rows)).encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
