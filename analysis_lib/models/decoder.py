@@ -75,6 +75,10 @@ def inner_width(vlm: VideoLLM) -> int:
 def check_decoder(hf: Any) -> None:
     """Raise StudyError unless edges can be cut wherever a decoder layer moves information between positions."""
     name, decoder = type(hf).__name__, decoder_of(hf)
+    parts = {part for layer in getattr(decoder, "layers", []) for part, _ in layer.named_children()}
+    if any("hyper" in part or part.endswith("_hc") for part in parts):
+        found = "its layers pass on several states a position (hyper-connections)"
+        raise StudyError(f"{name}: {found}, which neither the lens nor the exact mode can read")
     if not hasattr(decoder, "layers") or not any(hasattr(decoder, norm) for norm in NORMS):
         found = f"its decoder ({type(decoder).__name__}) has no `layers` and `norm`, so its attention cannot be reached"
         raise StudyError(f"{name}: {found}; name them in models.decoder_layers and models.final_norm")

@@ -91,6 +91,8 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
     bare = FAMILIES.get(vlm.hf.config.model_type, Family()).bare_metadata
     facts = metadata if bare else [metadata]
     kinds = "mm_token_type_ids" in inspect.signature(vlm.hf.forward).parameters
+    put, own = [], vlm.processor.replace_video_token  # what it puts for the placeholder
+    vlm.processor.replace_video_token = lambda *args, **kwargs: put.append(own(*args, **kwargs)) or put[-1]
     try:
         given = vlm.processor(
             text=[text], videos=[clip.frames[order]], video_metadata=facts, do_sample_frames=False,
@@ -99,13 +101,12 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise SampleError(f"the model's processor refuses this clip ({str(error).splitlines()[0]})") from error
+    finally:
+        del vlm.processor.replace_video_token
     replaced = given.pop("text_replacement_offsets", [None])[0]
     given.pop("video_metadata", None)
-    if replaced is None:  # a processor that does not say; what is read here is tokenized again and compared
-        before, _, after = text.partition(vlm.processor.video_token)
-        whole = vlm.tokenizer.decode(given["input_ids"][0])
-        start, stop = whole.find(before) + len(before), len(whole) - len(after)
-        replaced = [{"replacement": whole[start:stop]}]
+    if replaced is None:  # a processor that does not say
+        replaced = [{"replacement": text} for text in put]
     if len(replaced) != 1:
         raise StudyError(f"{type(vlm.processor).__name__} put {len(replaced)} videos into the prompt instead of one")
     return dict(given.to(vlm.device, vlm.dtype)), replaced[0]["replacement"]  # only floats change their type

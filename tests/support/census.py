@@ -68,9 +68,10 @@ TEXT = {
     "moe_num_experts": 4, "num_experts_per_tok": 2, "moe_k": 2, "top_k_experts": 2, "n_group": 1, "topk_group": 1,
     "max_position_embeddings": 4096, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
     "linear_value_head_dim": 8, "linear_num_heads": 2, "linear_head_dim": 8, "q_lora_rank": 16, "kv_lora_rank": 8,
-    "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "qk_head_dim": 16, "v_head_dim": 8, "mamba_num_heads": 4, "mamba_head_dim": 16,
-    "ssm_state_size": 8, "n_groups": 2, "first_k_dense_replace": 1, "dense_intermediate_size": 48, "shared_intermediate_size": 24,
-    "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0, "global_head_dim": 16, "index_head_dim": 16, "index_n_heads": 4,
+    "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "qk_head_dim": 16, "v_head_dim": 8,
+    "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 2, "first_k_dense_replace": 1,
+    "dense_intermediate_size": 48, "shared_intermediate_size": 24, "hidden_size_per_layer_input": 8,
+    "num_kv_shared_layers": 0, "global_head_dim": 16, "index_head_dim": 16, "index_n_heads": 4,
     "moe_shared_expert_intermediate_size": 24, "ffn_dim": 48, "word_embed_proj_dim": WIDTH,
 }  # fmt: skip
 VISION = {
@@ -80,13 +81,13 @@ VISION = {
 }  # fmt: skip
 AUDIO = {
     "d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 48, "output_dim": WIDTH,
-    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48, "downsample_hidden_size": 16,
-    "num_key_value_heads": 2, "head_dim": 16,
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
+    "downsample_hidden_size": 16, "num_key_value_heads": 2, "head_dim": 16,
 }  # fmt: skip
 
 
 def shrunk(config: dict, path: str = "") -> dict:
-    """A configuration's dict with its sizes replaced, its lists of layers thinned out, and its sub-configurations alike."""
+    """A configuration's dict with its sizes replaced and its lists of layers thinned out, sub-configurations alike."""
     if any(word in path for word in ("audio", "speech", "sound", "talker", "code2wav", "token2wav")):
         sizes = AUDIO
     else:
@@ -152,9 +153,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "glmga": {**GLM, "cls": "Glm46VProcessor"},
     "glm5_next": {"around": GLM["around"], "config": {"text_config.qk_rope_head_dim": 0, "text_config.qk_head_dim": 8}},
     "cosmos3_omni": {"cls": "Qwen3VLProcessor", "around": VISION_MARKS},
-    "molmo2": {"config": {"adapter_config.vision_feature_layer": [1, 0], "vision_config.num_position_embeddings": 16, "adapter_config.hidden_size": 32}, "ids": {"image_token_id": "<im_patch>"}},
+    "molmo2": {"config": {"adapter_config.vision_feature_layer": [1, 0], "vision_config.num_position_embeddings": 16,
+                          "adapter_config.hidden_size": 32},
+               "ids": {"image_token_id": "<im_patch>"}},
     "muse_glimmer": {"config": {"out_hidden_size": 128, "projector_hidden_size": WIDTH}},
-    "cohere_compass": {"around": VISION_MARKS, "config": {"text_config.rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}}},
+    "cohere_compass": {
+        "around": VISION_MARKS, "config": {"text_config.rope_parameters": {"full_attention": OMNI_ROPE}},
+    },
     "cosmos3_edge": {"around": ("", "")},
     "lfm3_vl": {"around": VISION_MARKS},
     "kimi_k25": {"config": {"vision_config.projection_hidden_size": 32, "projection_hidden_size": 32}},
@@ -176,7 +181,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "model": "Qwen3OmniMoeThinkerForConditionalGeneration",
     },
     **dict.fromkeys(("qwen3_5_moe", "exaone4_5", "hyperclovax_vision_v2"), {"around": VISION_MARKS}),
-    "ernie4_5_vl_moe": {"video": {"draw_on_frames": False}, "rope": [2, 2, 4], "around": ("<|video_start|>", "<|video_end|>")},
+    "ernie4_5_vl_moe": {"video": {"draw_on_frames": False}, "rope": [2, 2, 4],
+                        "around": ("<|video_start|>", "<|video_end|>")},
     "gemma4": GEMMA,
     "gemma4_unified": GEMMA,
     "dots3_note": {
@@ -188,11 +194,17 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "muse_spark": {
         "config": {"out_hidden_size": 128, "projector_hidden_size": WIDTH} | {
             f"audio_config.{key}": value
-            for key, value in {"patch_sizes": [2], "hidden_sizes": [16], "depths": [1], "num_hidden_layers": 1, "out_hidden_size": WIDTH}.items()
+            for key, value in {"patch_sizes": [2], "hidden_sizes": [16], "depths": [1], "num_hidden_layers": 1,
+                               "out_hidden_size": WIDTH}.items()
         }
     },
     **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), PATCH_16),
-    "nemotron_h_omni": dict.fromkeys(("video", "image"), {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3}),
+    "nemotron_h_omni": {
+        "image": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3},
+        "video": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3, "video_target_num_patches": 16},
+        "config": {"vision_hidden_size": 32, "projector_hidden_size": WIDTH},
+        "starts_itself": True,  # its processor lets the tokenizer add a start token, whatever it is told
+    },
     "minimax_m3_vl": {"config": {"text_config.layer_types": ["full_attention", "minimax_m3_sparse", "full_attention"]}},
     "instructblip": BLIP,
     "instructblipvideo": BLIP,
@@ -260,7 +272,8 @@ def _processor(kind: str) -> Any:
     processor = cls(**parts, **special(kind, "processor"))
     before, after = special(kind, "around") or ("", "")
     token = getattr(processor, "video_token", None) or "<video>"
-    processor.chat_template = tiny_families.TURN.replace("VIDEO", before + token + after + "\n")
+    turn = tiny_families.TURN.replace("<s>", "") if special(kind, "starts_itself") else tiny_families.TURN
+    processor.chat_template = turn.replace("VIDEO", before + token + after + "\n")
     return processor
 
 
@@ -294,8 +307,8 @@ def _tokenizer(kind: str, cls: type) -> Any:
     standard = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
     names = {name: text for name, text in names.items() if name not in standard}
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(tiny_families.GOLDEN / "tokenizer.json"), bos_token="<s>", eos_token="</s>", pad_token="</s>",
-        extra_special_tokens=names,
+        tokenizer_file=str(tiny_families.GOLDEN / "tokenizer.json"), bos_token="<s>", eos_token="</s>",
+        pad_token="</s>", extra_special_tokens=names,
     )  # fmt: skip
     texts += [value for name, value in vars(cls).items() if name.endswith("_TOKEN") and isinstance(value, str)]
     more = [*texts, *special(kind, "around"), *special(kind, "more")]
