@@ -24,7 +24,6 @@ class Family:
     config_keys: tuple[str, ...] = ()  # facts that config.json must state
     num_frames: int = 8  # frames shown
     trailing: int = 0  # placeholder tokens after the last frame that belong to none
-    bare_metadata: bool = False  # the processor takes a clip's facts bare, not as a list of one clip's
     positions: str = "own"  # or "repaired": transformers starts the text after a video inside the video's span of time
 
 
@@ -38,7 +37,6 @@ FAMILIES = {
     **dict.fromkeys(("video_llava", "internvl", "smolvlm", "perception_lm", "video_llama_3"), Family()),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), Family(positions="repaired")),
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "glm4v"), Family()),
-    "nemotron_h_omni": Family(bare_metadata=True),
 }
 
 

@@ -88,25 +88,19 @@ def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[di
         total_num_frames=total, fps=fps, width=width, height=height, duration=total / fps,
         frames_indices=[int(clip.indices[i]) for i in order],
     )  # fmt: skip
-    bare = FAMILIES.get(vlm.hf.config.model_type, Family()).bare_metadata
-    facts = metadata if bare else [metadata]
     kinds = "mm_token_type_ids" in inspect.signature(vlm.hf.forward).parameters
-    put, own = [], vlm.processor.replace_video_token  # what it puts for the placeholder
-    vlm.processor.replace_video_token = lambda *args, **kwargs: put.append(own(*args, **kwargs)) or put[-1]
     try:
         given = vlm.processor(
-            text=[text], videos=[clip.frames[order]], video_metadata=facts, do_sample_frames=False,
+            text=[text], videos=[clip.frames[order]], video_metadata=[metadata], do_sample_frames=False,
             return_metadata=True, return_tensors="pt", return_text_replacement_offsets=True,
             add_special_tokens=adds_start, **({"return_mm_token_type_ids": True} if kinds else {}),
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise SampleError(f"the model's processor refuses this clip ({str(error).splitlines()[0]})") from error
-    finally:
-        del vlm.processor.replace_video_token
-    replaced = given.pop("text_replacement_offsets", [None])[0]
+    if "text_replacement_offsets" not in given:
+        raise StudyError(f"{type(vlm.processor).__name__} does not say what text it puts for the video")
+    replaced = given.pop("text_replacement_offsets")[0]
     given.pop("video_metadata", None)
-    if replaced is None:  # a processor that does not say
-        replaced = [{"replacement": text} for text in put]
     if len(replaced) != 1:
         raise StudyError(f"{type(vlm.processor).__name__} put {len(replaced)} videos into the prompt instead of one")
     return dict(given.to(vlm.device, vlm.dtype)), replaced[0]["replacement"]  # only floats change their type
@@ -140,8 +134,8 @@ def _frame_counts(
     if "video_compression_mask" in given:
         counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
     if t * merged != vlm.num_frames or runs not in ([sum(counts) + trailing], [n for n in counts if n]):
-        made = f"{type(vlm.processor).__name__} made runs of {runs} video tokens of {vlm.num_frames} frames"
-        wanted = f"{t} x {merged} frames with {counts} tokens were expected"
+        made = f"{type(vlm.processor).__name__} made runs of {runs if len(runs) < 17 else len(runs)} video tokens of {vlm.num_frames} frames"
+        wanted = f"{t} x {merged} frames with {counts if len(counts) < 17 else len(counts)} tokens were expected"
         raise StudyError(f"{made}, where {wanted}; state what differs in families.FAMILIES")
     return counts, (t, h, w) if len(set(counts)) == 1 else None
 

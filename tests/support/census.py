@@ -198,7 +198,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
                                "out_hidden_size": WIDTH}.items()
         }
     },
-    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), PATCH_16),
+    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), {
+        part: {"patch_size": 16, "scale_resolution": 64, "max_slice_nums": 1} for part in ("video", "image")
+    }),
     "nemotron_h_omni": {
         "image": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3},
         "video": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3, "video_target_num_patches": 16},
