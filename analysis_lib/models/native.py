@@ -7,7 +7,7 @@ model's own forward says with what it calls its decoder (`capture.py`), and ever
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,12 @@ def _frame_counts(
     if "video_compression_mask" in given:
         counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
     if t * merged != vlm.num_frames or runs not in ([sum(counts) + trailing], [n for n in counts if n]):
-        made = f"{type(vlm.processor).__name__} made runs of {runs if len(runs) < 17 else len(runs)} video tokens of {vlm.num_frames} frames"
-        wanted = f"{t} x {merged} frames with {counts if len(counts) < 17 else len(counts)} tokens were expected"
+
+        def short(numbers: Sequence[int]) -> str:
+            return str(numbers) if len(numbers) < 17 else f"{numbers[:3]} and {len(numbers) - 3} more"
+
+        made = f"{type(vlm.processor).__name__} made runs of {short(runs)} video tokens of {vlm.num_frames} frames"
+        wanted = f"{t} x {merged} frames with {short(counts)} tokens were expected"
         raise StudyError(f"{made}, where {wanted}; state what differs in families.FAMILIES")
     return counts, (t, h, w) if len(set(counts)) == 1 else None
 

@@ -137,6 +137,7 @@ def _rope(value: dict) -> dict:
 VISION_MARKS = ("<|vision_start|>", "<|vision_end|>")
 GLM = {"around": ("<|begin_of_video|>", "<|end_of_video|>"), "rope": [4, 2, 2]}
 INDEXER = {"n_heads": 2, "kv_heads": 1, "head_dim": 16, "budget": 64, "compress_ratio": 4}
+WHOLE = {part: {"patch_size": 16, "scale_resolution": 64, "max_slice_nums": 1} for part in ("video", "image")}
 PATCH_16 = {"video": {"patch_size": 16}, "image": {"patch_size": 16}}
 EYES = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 2)
 EYES |= {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 48, "head_dim": 16}
@@ -198,9 +199,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
                                "out_hidden_size": WIDTH}.items()
         }
     },
-    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), {
-        part: {"patch_size": 16, "scale_resolution": 64, "max_slice_nums": 1} for part in ("video", "image")
-    }),
+    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), WHOLE),
     "nemotron_h_omni": {
         "image": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3},
         "video": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3, "video_target_num_patches": 16},
