@@ -264,10 +264,9 @@ def test_kernels_without_masks_and_unreachable_decoders_are_refused(checkpoint, 
 def test_the_table_in_the_docs_has_every_family_without_a_failure():
     lines = (paths.ROOT / "docs" / "families.md").read_text().partition("\n## Every architecture")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
-    # The hybrid has its row in the census below; the notebooks have not been run on it.
     assert [row[0] for row in rows] == [
         *tiny_originals.PUBLISHED,
-        *(name for name in tiny_families.FAMILIES if name != "qwen3_5"),
+        *tiny_families.FAMILIES,
     ]
     assert all(row[5] == "15 of 15" and row[9] == "6 of 6" for row in rows)
     assert all(float(row[7]) <= max(2e-6, 2 * float(row[8])) for row in rows)  # *last digit*: what rounding alone does
