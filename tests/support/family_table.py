@@ -1,5 +1,5 @@
-"""`make notebooks-on-families`: the first table in docs/families.md, from tiny random checkpoints of every family in `families.FAMILIES`
-and of every format that the paper's models are published in.
+"""`make notebooks-on-families`: the first table in docs/families.md, from tiny random checkpoints of every family in
+`families.FAMILIES` and of every format that the paper's models are published in.
 
 Each checkpoint is saved to disk with its processor, loaded as a user would load it, checked, swept in both modes over
 all edge sets and windows, and sent through every notebook.
@@ -34,8 +34,9 @@ from analysis_lib.reports import reproduce
 FILE = paths.ROOT / "docs" / "families.md"
 HEAD = """# Families and checks
 
-Written by `make notebooks-on-families`. One row for each family that is tested, and for each format of the paper's own models:
-a tiny random checkpoint in that format, saved with its processor, loaded from its folder, and shown {frames} frames.
+Written by `make notebooks-on-families`. One row for each family that is tested through every notebook, and for each
+format of the paper's own models: a tiny
+random checkpoint in that format, saved with its processor, loaded from its folder, and shown {frames} frames.
 *checks*: those of notebook 00 that pass. *exact - full*: largest difference of a probability between the two modes,
 over all edge sets and windows of 1 and 3 layers, in float32. *last digit*: how far the full mode itself moves when the
 numbers of the prompt move by their last digit; random models differ in how they amplify rounding. *notebooks*: those
