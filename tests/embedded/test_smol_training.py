@@ -1,9 +1,14 @@
 """The training of smol on a few steps with a tiny base: its state, its workers, its checkpoints."""
 
 import json
+import multiprocessing
+import os
 import threading
+import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -20,11 +25,12 @@ from analysis_lib.inputs.records import Question
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.models import originals
 from analysis_lib.models.merging import make_inputs, model_logits
+from analysis_lib.paths import write_atomic
 
 TOWER = paths.MODELS / "embedded-image"
 STAGES = tuple(
     replace(stage, steps=3, plan=replace(stage.plan, clips=1, length=190, busy=0.0, shares=(0.3, 0.3, 0.4, 0, 0)))
-    for stage in train.STAGES
+    for stage in train.STAGES[1:]
 )
 
 
@@ -207,3 +213,42 @@ def test_the_placeholder_takes_the_place_of_a_spare_token(tmp_path, monkeypatch)
     after = base.load_tokenizer(tmp_path / "new")
     assert len(after) == len(before) and after.convert_tokens_to_ids("<clip>") == number
     assert number in after("see <clip> and")["input_ids"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    with train._alone(tmp_path), pytest.raises(StudyError, match="another process trains"), train._alone(tmp_path):
+        pass
+    with train._alone(tmp_path):
+        pass  # given up with the process that held it
+
+
+def _wait_for_ever(path):
+    Thread(target=train._end_with_parent, daemon=True).start()
+    write_atomic(Path(path), str(os.getpid()).encode())
+    time.sleep(600)
+
+
+def _start_and_die(path):
+    multiprocessing.get_context("spawn").Process(target=_wait_for_ever, args=(path,)).start()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    os._exit(1)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # a process that ended can wait there for ever if nobody asks for its end
+    return not (stat.exists() and ") Z " in stat.read_text())
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
+    parent = multiprocessing.get_context("spawn").Process(target=_start_and_die, args=(str(tmp_path / "pid"),))
+    parent.start()
+    parent.join(120)
+    worker_id, until = int((tmp_path / "pid").read_text()), time.time() + 60
+    while _runs(worker_id) and time.time() < until:
+        time.sleep(0.1)
+    assert not _runs(worker_id)

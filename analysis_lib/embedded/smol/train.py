@@ -9,10 +9,15 @@ set.
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from multiprocessing import connection, parent_process
 from pathlib import Path
+from threading import Thread
 
 import torch
 
@@ -23,15 +28,19 @@ from analysis_lib.embedded.smol.card import Spent, write_card
 from analysis_lib.embedded.smol.folder import write_folder
 from analysis_lib.embedded.smol.lessons import Plan
 from analysis_lib.embedded.smol.worker import HALVES, Run, Stage
+from analysis_lib.errors import StudyError
 from analysis_lib.models.loading import device_for
 from analysis_lib.models.originals import check_base
 
 # of action_antonym, action_sequence, moving_direction, object_count and scene_transition, which is learned first
 SHARES = (0.24, 0.24, 0.26, 0.21, 0.05)
 STAGES = (
-    Stage("stills", 400, Plan(clips=2, drills=1, length=176, video=False, lettered=0.6), "smol-image"),
+    Stage("drills", 175, Plan(clips=2, drills=1, length=176, video=False, lettered=0.6)),
+    Stage("stills", 350, Plan(clips=2, drills=0.5, length=200, video=False, read=0.75), "smol-image"),
     Stage(
-        "video-words", 2500, Plan(clips=2, drills=0.25, length=224, video=True, lettered=0.25, shares=SHARES, busy=0.7)
+        "video-words",
+        2500,
+        Plan(clips=2, drills=0.25, length=224, video=True, lettered=0.25, shares=SHARES, busy=0.7, read=0.75),
     ),
     Stage("video", 3000, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), "smol"),
 )
@@ -43,22 +52,41 @@ def train_smol(*, seed: int = 0, device: str = "auto", out: Path = paths.MODELS)
     """Train both checkpoints and write them, with their cards, to `out`.
 
     State lives in build/train-smol-<seed>; the same call goes on from there. Raises StudyError if the base is not
-    there, or a GPU is asked for and there is none.
+    there, a GPU is asked for and there is none, or another process trains this.
     """
     place, base, tower = device_for(device), check_base(NAME), paths.MODELS / TOWER
     run = Run(seed, place, paths.ROOT / "build" / f"train-smol-{seed}", STAGES, workers=1)
     run.work.mkdir(parents=True, exist_ok=True)
-    (run.work / "meeting").unlink(missing_ok=True)
-    if place.type == "cuda":
-        worker.work(run, worker.build(run, base, tower))
-    else:
-        torch.multiprocessing.spawn(_start, (replace(run, workers=HALVES), base, tower), nprocs=HALVES)
-    _finish(run, base, tower, out)
+    with _alone(run.work):
+        (run.work / "meeting").unlink(missing_ok=True)
+        if place.type == "cuda":
+            worker.work(run, worker.build(run, base, tower))
+        else:
+            torch.multiprocessing.spawn(_start, (replace(run, workers=HALVES), base, tower), nprocs=HALVES)
+        _finish(run, base, tower, out)
     print(f"smol-image and smol are in {out}; the curve of their training is {run.work / 'curve.csv'}")
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the folder of a training: two processes would overwrite each other's state."""
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyError(f"another process trains in {work}; wait for it, or end it") from error
+        yield
+
+
+def _end_with_parent() -> None:
+    """Leave as soon as the process that started this one is gone, however it went."""
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
 
 
 def _start(rank: int, run: Run, base: Path, tower: Path) -> None:
     """A worker process."""
+    Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     meeting = f"file://{run.work / 'meeting'}"

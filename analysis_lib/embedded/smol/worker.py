@@ -21,7 +21,7 @@ from analysis_lib.models.torchvision_ops import ensure_torchvision
 HALVES = 2
 LOG_EVERY, VALIDATE_EVERY, VALIDATION_CLIPS = 25, 250, 30  # steps, steps, clips a kind
 STORE_SECONDS = 300
-KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "still") for measure in state.MEASURES]
+KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "read", "still") for measure in state.MEASURES]
 
 
 @dataclass(frozen=True)
