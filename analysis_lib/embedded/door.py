@@ -28,3 +28,8 @@ def load_benchmark(spec: str, **draw: Sequence[str] | int | None) -> tuple[list[
 def keywords(spec: str) -> Mapping[str, Sequence[str]] | None:
     """The embedded world's own words for the lens, by kind; None for another benchmark."""
     return quiz.KEYWORDS if spec == "embedded" else None
+
+
+def natural_keywords(spec: str) -> Mapping[str, Sequence[str]]:
+    """Other words for the same, by kind, for a vocabulary that knows them whole; none for another benchmark."""
+    return quiz.NATURAL if spec == "embedded" else {}

@@ -4,7 +4,7 @@ In: tables of a results folder. Out: intervals over videos, and the paper's find
 reproduced or undecided. Reads tables only: no model, no torch. May import the tables and names of `study`."""
 
 # isort: off
-from analysis_lib.findings.claims import Claim, by_task, effective_ranges, pathway_answers, table
+from analysis_lib.findings.claims import Claim, by_task, effective_ranges, pathway_answers, summary, table
 from analysis_lib.embedded.door import DESIGNED
 from analysis_lib.findings.control import EDGES as CONTROL_EDGES, positive_control
 from analysis_lib.findings.paper import (

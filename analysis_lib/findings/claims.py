@@ -5,10 +5,11 @@ threshold that was fixed from the paper before any result of this study was seen
 "reproduced", below is "not reproduced", anything else "undecided". Layers (1-based) enter as share of the depth: the
 window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,6 +110,16 @@ def table(claims: Iterable[Claim]) -> pd.DataFrame:
     """One row per claim; `p_holm` corrects the one-sided p-values for the number of claims in the table."""
     frame = pd.DataFrame([vars(claim) | {"brief": claim.brief} for claim in claims])
     return frame.assign(p_holm=stats.holm(frame["p"]))
+
+
+def summary(manifest: Mapping[str, Any], baseline: pd.DataFrame, *said: Claim | str) -> str:
+    """What a notebook found, in Markdown: model, benchmark, number of questions, day and commit of the measurement, and
+    a line a claim."""
+    when = " on ".join(filter(None, ["measured", manifest.get("date")]))
+    commit = f" at commit `{manifest['commit'][:7]}`" if manifest.get("commit") else ""
+    head = f"**{manifest['model']}** on *{manifest['benchmark']}*, {len(baseline)} questions, {when}{commit}."
+    lines = [f"**{c.verdict.capitalize()}:** {c.statement}, {c.brief}" if isinstance(c, Claim) else c for c in said]
+    return "\n".join([head, "", *(f"* {line[0].upper()}{line[1:]}." for line in lines)])
 
 
 def by_task(claim: Callable[..., Claim], *tables: pd.DataFrame) -> pd.DataFrame:

@@ -19,18 +19,43 @@ FINDINGS = {  # of the paper, by the notebook that measures them: the statement,
 }  # fmt: skip
 
 
+MODELS = {  # the natural model first: its image-only base, and what it is for
+    "smol": ("smol-image", "trained the ordinary way"),
+    "embedded": ("embedded-image", "the positive control"),
+}
+
+
 def findings_block() -> str:
-    """Markdown: the embedded model's accuracy, and one row per finding with each claim's effect and verdict."""
-    table = findings.across_models("embedded", model="embedded", image_model="embedded-image")
-    own = table.query("model == 'embedded'").set_index("name")
-    able = own.loc["above chance"]
-    text = f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.\n\n"
-    text += "| finding of the paper | measured here | notebook |\n|---|---|---|\n"
+    """Markdown: each measured model's accuracy, and a row per claim with its effect and verdict on each of them."""
+    stored = findings.stored_folders("embedded")
+    models = {name: MODELS[name] for name in MODELS if name in stored}
+    claims = {name: _claims_of(name, image) for name, (image, _) in models.items()}
+    able = (f"`{name}`: {own.loc['above chance', 'n']} questions. {own.loc['above chance', 'reason']}"
+            for name, own in claims.items())  # fmt: skip
+    text = f"{' '.join(able)} Intervals are 95 %, over videos.\n\n"
+    heads = [f"`{name}`, {purpose}" for name, (_, purpose) in models.items()]
+    text += f"| finding of the paper | claim | {' | '.join(heads)} |\n|{'---|' * (2 + len(models))}\n"
     for notebook, (statement, names) in FINDINGS.items():
-        measured = own.loc[[name for name in names if name in own.index]].itertuples()
-        said = "<br>".join(f"{claim.statement}: {claim.brief}, **{claim.verdict}**" for claim in measured)
-        text += f"| {statement} | {said} | [{notebook[:2]}](notebooks/executed/embedded/{notebook}.ipynb) |\n"
+        number, first = notebook[:2], next(iter(models))
+        finding = f"{statement} ([{number}](notebooks/executed/{first}/{notebook}.ipynb))"
+        for name in names:
+            said = [_said(own, name) for own in claims.values()]
+            text += f"| {finding} | {_statement(claims, name)} | {' | '.join(said)} |\n"
+            finding = ""
     return text
+
+
+def _claims_of(model: str, image_model: str) -> pd.DataFrame:
+    table = findings.across_models("embedded", model=model, image_model=image_model)
+    return table[table["model"] == model].set_index("name")
+
+
+def _statement(claims: dict[str, pd.DataFrame], name: str) -> str:
+    return next((own.loc[name, "statement"] for own in claims.values() if name in own.index), name)
+
+
+def _said(own: pd.DataFrame, name: str) -> str:
+    return f"**{own.loc[name, 'verdict']}**, {own.loc[name, 'brief']}" if name in own.index else "not measured"
 
 
 def cost_block() -> str:

@@ -1,12 +1,14 @@
 """What the manifest says about the rows: software, commit, proof of interventions, and how much there is.
 
-Nothing in it depends on the time or on the order in which samples were measured, so equal rows give equal manifests."""
+Nothing in it depends on the order in which samples were measured, or on the time but for the day, so equal rows of one
+day give equal manifests."""
 
 import json
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
 from typing import Any
@@ -34,7 +36,12 @@ def of_run(vlm: VideoLLM, benchmark: str) -> dict[str, Any]:
     packages = {name: next((found.version for found in distributions(name=name)), None) for name in PACKAGES}
     facts = {name: of_model(vlm)[name] for name in ("weights_sha256", "dtype")}
     facts |= {"model": vlm.name, "revision": vlm.revision, "device": vlm.device.type, "benchmark": benchmark}
-    return facts | {"packages": {"python": sys.version.split()[0]} | packages, "commit": commit()}
+    return facts | {"packages": {"python": sys.version.split()[0]} | packages, "commit": commit(), "date": today()}
+
+
+def today() -> str:
+    """The day, in universal time."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def commit() -> str | None:

@@ -82,3 +82,15 @@ def test_executed_copy_ran_to_the_end_without_noise(path):
     assert all(cell.execution_count for cell in cells if cell.source)
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
     assert "Warning:" not in path.read_text() and str(paths.ROOT) not in path.read_text()
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=name)
+def test_executed_copy_opens_with_what_it_found(path):
+    title, summary = nbformat.read(path, 4).cells[:2]
+    assert title.source.startswith("# ") and summary.cell_type == "markdown"
+    assert summary.source.startswith(f"**{path.parent.name}** on *") and summary.source.count("\n* ") >= 2
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=name)
+def test_executed_copy_is_small_enough_to_be_read_on_a_code_host(path):
+    assert path.stat().st_size <= 1_000_000

@@ -58,6 +58,17 @@ def test_two_runs_give_the_same_bytes(executed):
     assert b"papermill" not in one and b"over TCP" not in one and b"it/s" not in one
 
 
+def test_the_summary_stands_at_the_top(tmp_path):
+    notebook = make(tmp_path, "1 + 1", "from IPython.display import Markdown\nMarkdown(f'found by {model}')")
+    nb = nbformat.read(notebook, 4)
+    nb.cells[-1].metadata.tags = ["summary"]
+    nbformat.write(nb, notebook)
+    runner.run_notebook(notebook, {}, tmp_path / "copy.ipynb")
+    cells = nbformat.read(tmp_path / "copy.ipynb", 4).cells
+    assert [cell.source for cell in cells[:2]] == ["# Title", "found by tiny"]
+    assert cells[-1].outputs == [] and sum("found by tiny" in str(cell) for cell in cells) == 1
+
+
 def test_progress_bar_is_one_line(executed):
     text = outputs(executed / "one" / "tiny" / "00_first.ipynb", "stderr")
     assert text.strip() == "100%|██████████| 3/3"
