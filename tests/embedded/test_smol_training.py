@@ -23,7 +23,7 @@ from analysis_lib.embedded.smol import base, card, folder, learner, lessons, pro
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Question
 from analysis_lib.instrument.checks import load_model
-from analysis_lib.models import originals
+from analysis_lib.models import bases
 from analysis_lib.models.merging import make_inputs, model_logits
 from analysis_lib.paths import write_atomic
 
@@ -39,7 +39,7 @@ def tiny(tmp_path, monkeypatch):
     """A tiny base in its place, few labelled frames and questions; returns its folder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a worker does
-    monkeypatch.setattr(originals, "BASES", tmp_path / "base")
+    monkeypatch.setattr(bases, "BASES", tmp_path / "base")
     monkeypatch.setattr(projector, "BATCHES", 1)
     monkeypatch.setattr(projector, "CLIPS", 8)
     monkeypatch.setattr(worker, "VALIDATION_CLIPS", 2)
@@ -159,7 +159,7 @@ def test_the_exported_folder_computes_what_was_trained(tiny, tmp_path):
 def test_a_checkpoint_without_its_base_says_what_to_type(tiny, tmp_path, monkeypatch):
     task = worker.build(run_in(tmp_path / "run"), tiny, TOWER)
     folder.write_folder(task.learner.views, tiny, TOWER, tmp_path / "smol")
-    monkeypatch.setattr(originals, "BASES", tmp_path / "nowhere")
+    monkeypatch.setattr(bases, "BASES", tmp_path / "nowhere")
     with pytest.raises(StudyError, match="make base"):
         load_model(str(tmp_path / "smol"), device="cpu")
     with pytest.raises(StudyError, match="make base"):
