@@ -170,12 +170,13 @@ def test_a_checkpoint_without_its_base_says_what_to_type(tiny, tmp_path, monkeyp
         load_model(str(tmp_path / "smol"), device="cpu")
 
 
-def test_training_writes_checkpoints_with_their_scores(tiny, tmp_path, monkeypatch):
-    def in_one_process(_, args, nprocs):
-        run, *folders = args
-        assert run.workers == nprocs == worker.HALVES
-        worker.work(replace(run, workers=1), worker.build(run, *folders))
+def in_one_process(_, args, nprocs):
+    run, *folders = args
+    assert run.workers == nprocs == worker.HALVES
+    worker.work(replace(run, workers=1), worker.build(run, *folders))
 
+
+def test_training_writes_checkpoints_with_their_scores(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.multiprocessing, "spawn", in_one_process)
     monkeypatch.setattr(train, "STAGES", STAGES)
     monkeypatch.setattr(card, "STILLS", 2)
@@ -187,6 +188,20 @@ def test_training_writes_checkpoints_with_their_scores(tiny, tmp_path, monkeypat
     assert "| stills | 3 | 2 |" in stills and "video" not in stills.split("## Training")[1].split("## Scores")[0]
     assert "| video | 3 | 2 |" in video and all(f"| {task} |" in video for task in quiz.TASKS)
     assert (tmp_path / "build/train-smol-0/state.pt").exists()
+
+    monkeypatch.setattr(train, "write_folder", lambda *_: pytest.fail("a finished checkpoint was written again"))
+    train.train_smol(seed=0, device="cpu", out=tmp_path / "out")
+    monkeypatch.setattr(train, "write_folder", folder.write_folder)
+    train.train_smol(seed=1, device="cpu", out=tmp_path / "out")  # the video stages alone
+    start = torch.load(tmp_path / "build/train-smol-1/start.pt", weights_only=True)
+    image, first, second = (folder.read_folder(tmp_path / "out" / f"smol{name}") for name in ("-image", "", "-seed1"))
+    assert all(torch.equal(start[name], tensor) for name, tensor in image.items()) and start.keys() == image.keys()
+    moved = [max((other[name] - t).abs().max() for name, t in first.items()) for other in (image, second)]
+    assert min(moved) > 1e-4
+    curve = pd.read_csv(tmp_path / "build/train-smol-1/curve.csv")
+    assert set(curve["stage"]) == {"video-words", "video"}
+    with pytest.raises(StudyError, match="train seed 0 first"):
+        train.train_smol(seed=1, device="cpu", out=tmp_path / "elsewhere")
 
 
 # ---- the base ----

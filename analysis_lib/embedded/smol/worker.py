@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from analysis_lib.embedded.smol import base, network, projector, score, state
+from analysis_lib.embedded.smol.folder import read_folder
 from analysis_lib.embedded.smol.learner import Learner, loss_of, pace
 from analysis_lib.embedded.smol.lessons import Plan, make_half
 from analysis_lib.embedded.smol.rows import Prompts
@@ -37,7 +38,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """One worker's share of a training: which halves it takes, and where the state lies."""
+    """One worker's share of a training: which halves it takes, and where the state lies. `origin`: the checkpoint that
+    it starts from; none: new adapters, and a projector that says words."""
 
     seed: int
     device: torch.device
@@ -45,6 +47,7 @@ class Run:
     stages: tuple[Stage, ...]
     rank: int = 0
     workers: int = 1
+    origin: Path | None = None
 
     def together(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over the workers."""
@@ -68,8 +71,8 @@ class Task:
 
 
 def build(run: Run, folder: Path, tower: Path) -> Task:
-    """The network at its start: the base in `folder`, the vision tower of the checkpoint `tower`, new adapters, and a
-    projector that says words."""
+    """The network at its start: the base in `folder`, the vision tower of the checkpoint `tower`, and what is trained,
+    as it is before."""
     ensure_torchvision()
     from safetensors.torch import load_file  # heavy
     from transformers import LlamaConfig
@@ -89,11 +92,19 @@ def _start(run: Run, net: network.Network, prompts: Prompts) -> dict[str, torch.
     stored = run.work / "start.pt"
     if stored.exists():
         return torch.load(stored, weights_only=True)
-    trained = network.start_adapters(net.config, run.seed)
-    trained |= projector.start_projector(net, prompts.tokenizer, run.seed)
+    if run.origin:
+        trained = read_folder(run.origin)
+    else:
+        trained = network.start_adapters(net.config, run.seed)
+        trained |= projector.start_projector(net, prompts.tokenizer, run.seed)
     if run.rank == 0:
         state.save(stored, trained)
     return trained
+
+
+def stages_done(run: Run) -> int:
+    """How many stages the stored state has behind it."""
+    return state.stored(run.work, run.device)["stage"]
 
 
 def work(run: Run, task: Task) -> None:
