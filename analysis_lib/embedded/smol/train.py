@@ -37,13 +37,14 @@ SHARES = (0.24, 0.24, 0.26, 0.21, 0.05)
 IMAGE, TOWER = "smol-image", "embedded-image"  # what the video stages start from; whose vision tower is used
 STAGES = (
     Stage("drills", 175, Plan(clips=2, drills=1, length=176, video=False, lettered=0.6)),
-    Stage("stills", 350, Plan(clips=2, drills=0.5, length=200, video=False, read=0.75), IMAGE),
+    Stage("stills", 350, Plan(clips=2, drills=0.5, length=200, video=False, read=0.75), falls=True),
+    Stage("more stills", 250, Plan(clips=2, drills=0.25, length=200, video=False, read=1.0), True, IMAGE),
     Stage(
         "video-words",
         2500,
         Plan(clips=2, drills=0.25, length=224, video=True, lettered=0.25, shares=SHARES, busy=0.7, read=0.75),
     ),
-    Stage("video", 3000, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), "smol"),
+    Stage("video", 3000, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), True, "smol"),
 )
 PATIENCE = timedelta(days=7)  # for the other worker: on a busy machine, or a stopped one, a step can take hours
 

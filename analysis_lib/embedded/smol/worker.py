@@ -27,12 +27,13 @@ KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "read", "still") for me
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its name, steps, what each half of a batch holds, and the checkpoint that it completes. Only such a
-    stage ends with falling learning rates."""
+    """One stage: its name, steps, what each half of a batch holds, whether learning rates fall at its end, and the
+    checkpoint that it completes."""
 
     name: str
     steps: int
     plan: Plan
+    falls: bool = False
     checkpoint: str = ""
 
 
@@ -128,7 +129,7 @@ def _run_stage(run: Run, number: int, task: Task, at: dict[str, Any]) -> None:
     for step in range(at["step"], stage.steps):
         halves = [_half(run, number, step, half, task) for half in range(run.rank, HALVES, run.workers)]
         gradients, losses, counts = _learn(run, task, halves)
-        task.learner.step(gradients, pace(step, stage.steps, bool(stage.checkpoint)))
+        task.learner.step(gradients, pace(step, stage.steps, stage.falls))
         at |= {"step": step + 1, "seconds": time.time() - began, "counts": at["counts"] + counts}
         _report(run, stage, task, at)
         if run.rank == 0:
