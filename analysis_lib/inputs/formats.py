@@ -100,8 +100,8 @@ FORMATS: dict[str, Format] = {
                 "egocentric_sequence": 200, "moving_direction": 232, "object_count": 148, "object_shuffle": 225,
                 "scene_transition": 185, "unexpected_action": 120},
         notes=("licence of TVBench: CC BY 4.0",
-               "published counts are the original ones; the hub's copy lost doubled questions of Action Sequence and "
-               "Unexpected Action in October 2024, so state the revision with your results"),
+               "published counts are the original ones; the hub's copy lost doubled questions in October 2024 (Action "
+               "Sequence has 437 there, Unexpected Action 82), so state the revision with your results"),
     ),
     "mvbench": Format(
         "MVBench", ("json/*.json",), ("video/{folder}/{video}", "video/data0613/{folder}/{video}"),

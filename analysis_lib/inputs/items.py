@@ -2,8 +2,8 @@
 
 A benchmark is often published twice: as the files that its authors' loader reads, and as a copy on the hub, in parquet,
 that an evaluation harness reads. Here is one function a benchmark that knows both. It takes an item and its key (where
-the file is an object of items, else ""), and returns the item's questions. What it cannot make sense of it returns as it
-came, so the reason of a skip names the item's own fields. Sources of every form: docs/benchmarks.md."""
+the file is an object of items, else ""), and returns the item's questions. What it cannot make sense of it returns as
+it came, so the reason of a skip names the item's own fields. Sources of every form: docs/benchmarks.md."""
 
 import re
 from typing import Any
@@ -48,12 +48,15 @@ def tempcompass(item: Any, key: str) -> list[Any]:
 
 def _lines(row: Any, more: dict[str, Any] | None = None) -> Any:
     """A question of TempCompass with its options apart, and the letter of the answer."""
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str):
+    if not isinstance(row, dict):
+        return row
+    row = (more or {}) | row
+    if not isinstance(row.get("question"), str):
         return row
     lines, answer = row["question"].strip().split("\n"), row.get("answer")
     first = next((i for i, line in enumerate(lines) if line.startswith("A.")), len(lines))
     apart = {"question": "\n".join(lines[:first]), "options": lines[first:]}
-    return (more or {}) | row | apart | {"answer": answer[0] if answer in lines[first:] else answer}
+    return row | apart | {"answer": answer[:1] if answer in lines[first:] else answer}
 
 
 def perceptiontest(item: Any, key: str) -> list[Any]:
@@ -62,6 +65,8 @@ def perceptiontest(item: Any, key: str) -> list[Any]:
     if not isinstance(item, dict) or "question" in item:
         return [item]
     about, asked = item.get("metadata"), item.get("mc_question", [])
+    if not isinstance(asked, list):
+        return [item]
     name = about.get("video_id", key) if isinstance(about, dict) else key
     return [{"video_name": name} | row if isinstance(row, dict) else row for row in asked]
 
@@ -69,7 +74,7 @@ def perceptiontest(item: Any, key: str) -> list[Any]:
 def nextqa(item: Any, _key: str) -> list[Any]:
     """Options stand in fields of their own; a video is a number; before and after (TP, TN) are one task in the authors'
     evaluation."""
-    if not isinstance(item, dict) or "video" not in item:
+    if not isinstance(item, dict) or item.get("video") is None:
         return [item]
     options = [item.get(f"a{i}") for i in range(OPTIONS)]
     task = "TN" if item.get("type") == "TP" else item.get("type")

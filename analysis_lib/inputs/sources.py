@@ -99,8 +99,8 @@ def _matches(folder: Path, form: Format) -> list[tuple[Path, str]]:
 
 
 def annotation_files(root: Root, form: Format) -> dict[str, Path]:
-    """The annotation files below ROOT, sorted, by task, which is what `*` stands for, written as in the format. StudyError
-    if one lies outside or has rivals."""
+    """The annotation files below ROOT by task, sorted: what `*` stands for, written as in the format. StudyError if
+    one lies outside or has rivals."""
     found, written = _matches(root.folder, form), {bare(task): task for task in form.counts}
     for file, _ in found:
         _stay_inside(root, file)
