@@ -11,6 +11,11 @@ from typing import Any
 OPTIONS = 5  # of a question of NExT-QA and EgoSchema
 
 
+def _without(item: dict, *names: str) -> dict:
+    """An item without the fields that were read into others."""
+    return {name: value for name, value in item.items() if name not in names}
+
+
 def as_published(item: Any, _key: str) -> list[Any]:
     """An item that is one question already."""
     return [item]
@@ -21,7 +26,8 @@ def videomme(item: Any, _key: str) -> list[Any]:
     if not isinstance(item, dict) or not isinstance(item.get("url"), str):
         return [item]
     found = re.search(r"[?&]v=([^&#]*)", item["url"])
-    return [item | {"youtube_id": item.get("videoID") or (found[1] if found else "")}]
+    name = item.get("videoID") or (found[1] if found else "")
+    return [_without(item, "url", "videoID") | {"youtube_id": name}]
 
 
 def vcgbench(item: Any, _key: str) -> list[Any]:
@@ -30,9 +36,12 @@ def vcgbench(item: Any, _key: str) -> list[Any]:
     if not isinstance(item, dict):
         return [item]
     if "Q1" in item:
-        return [item | {"Q": item["Q1"]}, item | {"Q": item.get("Q2")}]
-    asked = [item[name] for name in ("question", "question_1", "question_2") if item.get(name) not in (None, "None")]
-    return [item | {"Q": wording, "A": item.get("answer")} for wording in asked] or [item]
+        rest = _without(item, "Q1", "Q2")
+        return [rest | {"Q": item["Q1"]}, rest | {"Q": item.get("Q2")}]
+    names = ("question", "question_1", "question_2")
+    asked = [item[name] for name in names if item.get(name) not in (None, "None")]
+    rest = _without(item, *names, "answer")
+    return [rest | {"Q": wording, "A": item.get("answer")} for wording in asked] or [item]
 
 
 def tempcompass(item: Any, key: str) -> list[Any]:
@@ -76,9 +85,10 @@ def nextqa(item: Any, _key: str) -> list[Any]:
     evaluation."""
     if not isinstance(item, dict) or item.get("video") is None:
         return [item]
-    options = [item.get(f"a{i}") for i in range(OPTIONS)]
+    names = [f"a{i}" for i in range(OPTIONS)]
     task = "TN" if item.get("type") == "TP" else item.get("type")
-    return [item | {"video": str(item["video"]), "options": options, "type": task}]
+    found = {"video": str(item["video"]), "options": [item.get(name) for name in names], "type": task}
+    return [_without(item, *names) | found]
 
 
 def egoschema(item: Any, _key: str) -> list[Any]:
@@ -88,8 +98,10 @@ def egoschema(item: Any, _key: str) -> list[Any]:
         return [item]
     if item.get("answer") is None:
         return []
-    options, name = [item.get(f"option {i}") for i in range(OPTIONS)], item.get("q_uid")
+    names = [f"option {i}" for i in range(OPTIONS)]
+    options, name = [item.get(name) for name in names], item.get("q_uid")
     if isinstance(item.get("option"), list):
         options = [str(text).removeprefix(f"{letter}. ") for letter, text in zip("ABCDE", item["option"], strict=False)]
         name = item.get("video_idx")
-    return [item | {"video_id": name, "options": options, "task": "egoschema"}]
+    rest = _without(item, *names, "q_uid", "option", "video_idx")
+    return [rest | {"video_id": name, "options": options, "task": "egoschema"}]
