@@ -12,16 +12,20 @@ PY = $(VENV)/bin/python
 READY := $(if $(filter command,$(origin PY)),,$(VENV)/.ready)
 PIP = $(PY) -m pip --disable-pip-version-check install -qq --no-input --progress-bar off
 
-# Settings count only when typed after `make`: a MODEL or OUT left over in the shell must not change a study.
-given = $(if $(and $(filter command,$(origin $(1))),$($(1))),--$(2) '$($(1))')
+# Settings count only when typed after `make`: a MODEL or OUT left over in the shell must not change a study. They arrive
+# as typed: `value` does not expand them, an apostrophe leaves the quotes and comes back, and make exports none of them,
+# for which it would expand them.
+typed = $(if $(filter command,$(origin $(1))),$(value $(1)))
+given = $(if $(call typed,$(1)),--$(2) '$(subst ','\'',$(call typed,$(1)))')
 DEVICE_OPTION = $(call given,DEVICE,device)
-SETTINGS = $(strip $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
+SETTINGS = $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
 	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) \
 	$(call given,MAP_SAMPLES,map-samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
-	$(call given,OUT,out) $(DEVICE_OPTION))
+	$(call given,OUT,out) $(DEVICE_OPTION)
+unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE
 
 # What MODEL=smol stands on is fetched when it is first asked for.
-BASE = $(if $(and $(filter command,$(origin MODEL)),$(filter smol%,$(MODEL))),base)
+BASE = $(if $(filter smol%,$(call typed,MODEL)),base)
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -65,7 +69,7 @@ families: $(READY) ## try every native family on a tiny checkpoint, all notebook
 	@$(PY) tests/support/family_table.py
 
 train: $(READY) $(BASE) ## re-create the embedded models, or those of MODEL=smol (DEVICE=cuda where there is one)
-	@$(PY) -m analysis_lib train $(strip $(call given,MODEL,model) $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))
+	@$(PY) -m analysis_lib train $(call given,MODEL,model) $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION)
 
 base: $(READY) ## fetch the language model under MODEL=smol, check it, and lay it into data/base
 	@$(PY) -m analysis_lib.embedded.smol.base

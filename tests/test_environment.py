@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -81,12 +82,42 @@ def test_make_passes_settings_that_were_typed(monkeypatch):
     monkeypatch.setenv("MODEL", "left-over")
     assert make("-n", "reproduce", "PY=python").strip() == "python -m analysis_lib reproduce"
     line = make("-n", "reproduce", "PY=python", "MODEL=my model", "IMAGE_MODEL=b", "SAMPLES=3", "WINDOW=", "DEVICE=cpu")
-    assert line.strip().endswith("reproduce --model 'my model' --image-model 'b' --samples '3' --device 'cpu'")
+    given = ["--model", "my model", "--image-model", "b", "--samples", "3", "--device", "cpu"]
+    assert shlex.split(line)[-9:] == ["reproduce", *given]
+
+
+ODD = [
+    "it's",
+    "a  b ",
+    "a$b",
+    "$$",
+    "$(shell exit 1)",
+    "${HOME}",
+    "a$(b",
+    "a`id`b",
+    "a;b",
+    'a"b',
+    "a\\b\\",
+    "a#b",
+    "*",
+    "''",
+]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_settings_arrive_as_typed(value, tmp_path):
+    shown = tmp_path / "shown"
+    shown.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\n")
+    shown.chmod(0o755)
+    got = make("reproduce", f"PY={shown}", f"MODEL={value}", f"OUT={value}")
+    assert got == f"{['-m', 'analysis_lib', 'reproduce', '--model', value, '--out', value]}\n"
+    assert make("train", f"PY={shown}", f"OUT={value}") == f"{['-m', 'analysis_lib', 'train', '--out', value]}\n"
 
 
 def test_smoke_run_stays_away_from_committed_results():
-    line = make("-n", "smoke", "PY=python", "MODEL=mine", "SAMPLES=9").strip()
-    assert line.endswith("--samples 4 --map-samples 0 --model 'mine' --samples '9' --out build/smoke")  # the last holds
+    words = shlex.split(make("-n", "smoke", "PY=python", "MODEL=mine", "SAMPLES=9"))
+    few = ["--samples", "4", "--map-samples", "0", "--model", "mine", "--samples", "9"]  # the last holds
+    assert words[-10:] == [*few, "--out", "build/smoke"]
     with pytest.raises(subprocess.CalledProcessError) as failed:
         make("smoke", "PY=python", "OUT=data")
     assert "leave OUT out" in failed.value.stderr
