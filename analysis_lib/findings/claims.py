@@ -6,7 +6,7 @@ threshold that was fixed from the paper before any result of this study was seen
 window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from math import ceil
 from typing import Any
@@ -40,6 +40,7 @@ class Claim:
     threshold: float
     n_videos: int  # the independent units
     p: float  # one-sided
+    rows: pd.DataFrame = field(repr=False, compare=False)  # what it was measured on
 
     @property
     def title(self) -> str:
@@ -79,7 +80,7 @@ def decide(name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, becau
         p = float((1 + (draws <= threshold).sum()) / (1 + len(draws)))  # bootstrap, that the effect is not above
         verdict, why = ("undecided", doubt) if doubt else _verdict(*found, threshold, n_videos)
     reason = f"{because} {why}".strip().replace(" -0.0 ", " 0.0 ")
-    return Claim(name, statement, *found, n, verdict, reason, unit, threshold, n_videos, p)
+    return Claim(name, statement, *found, n, verdict, reason, unit, threshold, n_videos, p, rows)
 
 
 def _verdict(effect: float, low: float, high: float, threshold: float, n_videos: int) -> tuple[str, str]:
@@ -108,7 +109,7 @@ def finding(name: str, statement: str, threshold: float, unit: str = "points", s
 
 def table(claims: Iterable[Claim]) -> pd.DataFrame:
     """One row per claim; `p_holm` corrects the one-sided p-values for the number of claims in the table."""
-    frame = pd.DataFrame([vars(claim) | {"brief": claim.brief} for claim in claims])
+    frame = pd.DataFrame([vars(claim) | {"brief": claim.brief} for claim in claims]).drop(columns="rows")
     return frame.assign(p_holm=stats.holm(frame["p"]))
 
 

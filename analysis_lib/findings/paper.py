@@ -139,7 +139,8 @@ def answer_after_integration(emergence: pd.DataFrame, knockout: pd.DataFrame, ba
     the video->question drop, under the same draws of videos. Falsified if the answer is there before."""
     rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
     late = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
-    early = centre(drops(knockout, baseline, "video->question")[0]["video->question"])
+    curves, cut = drops(knockout, baseline, "video->question")
+    early, rows = centre(curves["video->question"]), pd.concat([rows, cut])
     return late - early, rows, f"Integration sits at {_share(early)} of the depth, the answer at {_share(late)}."
 
 

@@ -13,7 +13,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.findings import claims, paper, stats
 from analysis_lib.instrument.edges import ROUTES
 from analysis_lib.study.request import check_request
-from analysis_lib.study.tables import read_table
+from analysis_lib.study.tables import read_manifest, read_table
 
 STORED = ("baseline", "controls", "knockout", "emergence", "lens", "pathway")
 # Each finding: the function, the tables that it takes, and the edge sets that have to be among the knockouts.
@@ -47,20 +47,25 @@ def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> di
     return found
 
 
-def stored_tables(folder: Path, image_folder: Path | None = None) -> dict[str, pd.DataFrame]:
+def stored_tables(
+    folder: Path, image_folder: Path | None = None, *, samples: Collection[str] | None = None
+) -> dict[str, pd.DataFrame]:
     """The tables that claims are made of, by name; those that are not stored are empty. Beside the tables of `folder`:
     `image`, the knockouts of the model's image-only base in `image_folder`; `bottom_up` and `top_down`, the one-sided
     knockouts beside `folder`; `evaluation`, the half of the baseline on which pathways are tested, and of `pathway` the
-    rows whose ranges come from the other half."""
+    rows whose ranges come from the other half. `samples` (None: all) limits all of them to these sample_ids."""
     tables = {name: read_table(folder, name) for name in STORED}
     for style in ("bottom_up", "top_down"):
         tables[style] = read_table(folder.with_name(folder.name.replace("-center", f"-{style}")), "knockout")
     own = image_folder in (None, folder)
     tables["image"] = tables["knockout"].iloc[:0] if own else read_table(image_folder, "knockout")
+    if samples is not None:
+        tables = {name: table[table["sample_id"].isin(samples)] for name, table in tables.items()}
     baseline, pathway = tables["baseline"], tables["pathway"]
-    tables["evaluation"] = stats.split_videos(baseline, "evaluation")
+    seed = read_manifest(folder).get("settings", {}).get("seed", 0)  # of the halves, as notebook 04 drew them
+    tables["evaluation"] = stats.split_videos(baseline, "evaluation", seed=seed)
     if baseline["correct"].any() and {*tables["knockout"]["edge_set"]}.issuperset(ROUTES.values()):
-        ranges = claims.effective_ranges(tables["knockout"], stats.split_videos(baseline, "selection"))
+        ranges = claims.effective_ranges(tables["knockout"], stats.split_videos(baseline, "selection", seed=seed))
         name = check_request(model=folder.parent.name, ranges=ranges).ranges_name
         pathway = pathway[pathway["ranges"] == name]
     else:
@@ -79,10 +84,12 @@ def claims_of(tables: Mapping[str, pd.DataFrame], changed: Collection[str] = ())
             yield claim(*(tables[name] for name in names))
 
 
-def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[claims.Claim]:
+def stored_claims(
+    folder: Path, image_folder: Path | None = None, *, samples: Collection[str] | None = None
+) -> Iterator[claims.Claim]:
     """Every finding that the tables in `folder` (and beside it) allow. `image_folder` holds the results of the model's
-    image-only base."""
-    return claims_of(stored_tables(folder, image_folder))
+    image-only base; `samples` are the sample_ids that count (None: all)."""
+    return claims_of(stored_tables(folder, image_folder, samples=samples))
 
 
 def across_models(benchmark: str, *, model: str, image_model: str, window: str = "auto", out: str = "") -> pd.DataFrame:
