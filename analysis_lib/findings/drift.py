@@ -1,4 +1,4 @@
-"""Two measurements of the same thing beside each other: how far rows, effects and verdicts moved, and whether they agree.
+"""Two measurements of the same thing: how far rows, effects and verdicts moved, and whether they agree.
 
 The record is what was published, a run is what somebody measured later. A finding of the run agrees with the record if
 three things hold. Its verdict is the same. Its effect and both ends of its interval moved by no more than a small part

@@ -1,8 +1,8 @@
 """The paper's numbers beside those of a run, for models whose own numbers nobody published here.
 
 "Map the Flow" (arXiv 2510.13251) prints two tables that another model can be held against: table E(b), how much each
-route matters in each part of the depth, on Action Antonym, and table 3, what the effective pathway keeps. Sizes depend
-on model and benchmark. What must be the same, if the findings are general, is the direction, and for routes the place."""
+route matters in each part of the depth, on Action Antonym, and table 3, what the effective pathway keeps. Sizes
+depend on model and benchmark. What must be the same, if findings are general, is the direction, and a route's place."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,8 @@ TABLE_E = {
     "LLaVA-NeXT-13B-Video-FT": (40, [-0.7, -11.2, -11.1, -2.1, -0.2, -0.2, -0.2, -0.3],
                                 [-1.2, -16.7, -29.1, -9.2, -0.3, -0.2, -0.2, -0.2],
                                 [-1.8, -2.0, -4.6, -21.7, -28.4, -5.7, -0.1, -1.9]),
-    "Mini-InternVL-4B-Video-FT": (32, [-2.3, -11.1, -11.5, -3.3, 0, 0.2, 0], [-2.4, -24.4, -35.0, -15.9, -1.3, -0.3, -0.2],
+    "Mini-InternVL-4B-Video-FT": (32, [-2.3, -11.1, -11.5, -3.3, 0, 0.2, 0],
+                                  [-2.4, -24.4, -35.0, -15.9, -1.3, -0.3, -0.2],
                                   [0, -1.3, -5.9, -30.8, -46.8, -14.1, -3.2]),
     "VideoLLaMA3-7B": (28, [-65.1, -61.4, -14.9, -5.0, 0, 0.2], [-4.3, -7.2, -18.5, -16.3, -2.2, 0],
                        [2.0, 3.7, 1.9, -2.7, -16.2, -19.1]),
@@ -39,8 +40,8 @@ CLAIMS = {  # of table 3: the claim, and its effect from a row
 
 
 def beside_paper(folder: Path, claims: Mapping[str, Claim]) -> pd.DataFrame:
-    """One row per published number that the run in `folder` has too: `what, paper, here, says, source`. The paper's side
-    is its row for this model, or the range over its four models. `claims` are the run's findings by name."""
+    """One row per published number that the run in `folder` has too: `what, paper, here, says, table`. The paper's
+    side is its row for this model, or the range over its four models. `claims` are the run's findings by name."""
     model = folder.parent.name
     rows = _routes(folder, [model] if model in TABLE_E else list(TABLE_E))
     for name, effect in CLAIMS.items():
@@ -48,9 +49,9 @@ def beside_paper(folder: Path, claims: Mapping[str, Claim]) -> pd.DataFrame:
             published = [effect(*row) for of, row in TABLE_3.items() if of == model or model not in TABLE_3]
             here, unit = claims[name].effect, claims[name].unit
             says = "same direction" if here > claims[name].threshold else "another direction"
-            row = {"what": claims[name].statement, "paper": f"{_range(published)} {unit}", "here": claims[name].brief}
-            rows.append(row | {"says": says, "source": "table 3, TVBench"})
-    return pd.DataFrame(rows, columns=["what", "paper", "here", "says", "source"])
+            row = {"what": name, "paper": f"{_range(published)} {unit}", "here": claims[name].brief}
+            rows.append(row | {"says": says, "source": "3, TVBench"})
+    return pd.DataFrame(rows, columns=["what", "paper", "here", "says", "source"]).rename(columns={"source": "table"})
 
 
 def _routes(folder: Path, models: list[str]) -> list[dict[str, str]]:
@@ -66,15 +67,15 @@ def _routes(folder: Path, models: list[str]) -> list[dict[str, str]]:
         curves = [pd.DataFrame([values], columns=range(1, len(values) + 1)) for values in published]
         sizes, places = zip(*((c.to_numpy().max(), 100 * centre(c).iloc[0]) for c in curves), strict=True)
         size, place = curve.to_numpy().max(), 100 * centre(curve).iloc[0]
-        here = f"drop of {size:.1f} %, centred at {place:.0f} % of the depth"
+        here = f"drop {size:.1f} %, at {place:.0f} % of the depth"
         says, room = "same direction, same place", 100 * ORDER
         if size < SMALLEST:
-            here, says = f"drop of {size:.1f} %, no place", "no effect"
+            here, says = f"drop {size:.1f} %, no place", "no effect"
         elif not min(places) - room <= place <= max(places) + room:
             says = f"same direction, {'deeper' if place > max(places) else 'less deep'}"
-        paper = f"drop of {_range(sizes)} %, centred at {_range(places, 0)} % of the depth"
+        paper = f"drop {_range(sizes)} %, at {_range(places, 0)} % of the depth"
         task = "Action Antonym" if own is not baseline else "all tasks here"
-        rows.append({"what": route, "paper": paper, "here": here, "says": says, "source": f"table E(b), {task}"})
+        rows.append({"what": route, "paper": paper, "here": here, "says": says, "source": f"E(b), {task}"})
     return rows
 
 
