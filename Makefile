@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures readme smoke bench families train base test slow lint lab lock clean
+.PHONY: help env reproduce figures record drift readme smoke bench families train base test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -48,11 +48,18 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	@$(PIP) -e '.[dev]' -c requirements.lock
 	@touch $@
 
-reproduce: $(READY) $(BASE) ## run the whole study: measure what is not stored yet, draw, write the executed notebooks
+reproduce: $(READY) $(BASE) ## measure the whole study into build/reproduce, and say whether it agrees with the record
 	@$(PY) -m analysis_lib reproduce $(SETTINGS)
 
-figures: $(READY) ## redraw every figure from the stored results, without a model
+figures: $(READY) ## redraw every figure of the record into build/figures, without a model; is it the same?
 	@$(PY) -m analysis_lib reproduce --figures-only $(SETTINGS)
+
+record: $(READY) $(BASE) ## write the record (data/results, figures, notebooks/executed): measure what it lacks, redraw
+	$(if $(call given,OUT,out),$(error the record has its own places: leave OUT out))
+	@$(PY) -m analysis_lib record $(SETTINGS)
+
+drift: $(READY) ## measure how far numbers drift with threads, number format and seed, into data/drift.csv
+	@$(PY) -m analysis_lib.reports.drift
 
 readme: $(READY) ## write the stored findings of the embedded model into README.md
 	@$(PY) -m analysis_lib.reports.readme
@@ -98,6 +105,7 @@ lock: ## pin the newest packages that pyproject.toml allows (needs uv)
 		--no-emit-index-url --no-emit-find-links pyproject.toml | grep -v -E '^(nvidia|cuda|triton)'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
-clean: ## remove what can be made again: clips, smoke runs, caches (stored results and .venv stay)
-	@rm -rf build data/benchmark .pytest_cache .ruff_cache *.egg-info requirements.lock.new
+clean: ## remove what can be made again: clips, smoke runs, caches (stored results, reproductions and .venv stay)
+	@find build -mindepth 1 -maxdepth 1 ! -name reproduce -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf data/benchmark .pytest_cache .ruff_cache *.egg-info requirements.lock.new
 	@find analysis_lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

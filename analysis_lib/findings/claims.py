@@ -24,7 +24,7 @@ LOSS = 5.0  # points of accuracy: the paper's pathways lose at most 1
 FEWEST = 10  # videos; a bootstrap over fewer says little
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Claim:
     """One finding with its measured effect."""
 
@@ -40,7 +40,7 @@ class Claim:
     threshold: float
     n_videos: int  # the independent units
     p: float  # one-sided
-    rows: pd.DataFrame = field(repr=False, compare=False)  # what it was measured on
+    rows: pd.DataFrame = field(compare=False)  # what it was measured on
 
     @property
     def title(self) -> str:
@@ -61,6 +61,10 @@ class Claim:
         numbers = [f"{x:.{2 if 'depth' in self.unit else 1}f}" for x in (self.effect, self.low, self.high)]
         said = form.format(*numbers, self.unit).replace("-", "−")
         return "no effect to locate" if np.isnan(self.effect) else said
+
+    def __repr__(self) -> str:
+        """With the digits that a reader needs: the others differ from one processor to the next."""
+        return f"Claim({self.name}: {self.verdict}, {self.brief})"
 
     def _repr_markdown_(self) -> str:
         """One paragraph for a notebook."""

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from analysis_lib.errors import StudyError
 from analysis_lib.findings.drift import BOUNDS, SEEDED, disagreement, rows_drift, too_far
 from analysis_lib.findings.stored import stored_claims
-from analysis_lib.study.tables import SCHEMAS, read_manifest, read_table
+from analysis_lib.study.tables import SCHEMAS, lacking_columns, read_manifest, read_table
 
 SAME = ("weights_sha256", "benchmark", "window", "style", "num_frames", "protocol", "positions")  # or nothing compares
+UNKNOWN = "not recorded"
 PRECISION = ("device", "dtype")  # facts that, where they differ, make more than rounding
 TABLES = [name for name in SCHEMAS if name not in ("skipped", "receipts")]
 
@@ -46,9 +46,8 @@ def compare(record: Path, run: Path, image_record: Path | None = None, image_run
     sides = [read_table(at, "baseline") for at in (record, run)]
     samples = set(sides[0]["sample_id"]) & set(sides[1]["sample_id"])
     facts = facts_of(record, run, samples)
-    differ = set(facts.loc[facts["record"] != facts["here"], "fact"])
-    kind = "precision" if differ & set(PRECISION) else "rounding" if differ - {"questions", "seed"} else "nothing"
-    reseeded, bound = "seed" in differ, BOUNDS[kind]
+    kind, reseeded = kind_of(facts)
+    bound = BOUNDS[kind]
     old, new = (
         {claim.name: claim for claim in stored_claims(at, image, samples=samples)}
         for at, image in ((record, image_record if image_run else None), (run, image_run if image_record else None))
@@ -89,9 +88,8 @@ def check_pair(record: Path, run: Path) -> None:
         if not (record / table).exists():
             raise StudyError(f"the record of {where} cannot be compared: it has no {table}")
     for table in TABLES:
-        file = record / f"{table}.parquet"
-        if file.exists() and (lacks := [c for c in SCHEMAS[table] if c not in pq.read_schema(file).names]):
-            raise StudyError(f"the record of {where} is older than the code: its {file.name} lacks {', '.join(lacks)}")
+        if lacks := ", ".join(lacking_columns(record, table)):
+            raise StudyError(f"the record of {where} is older than the code: its {table}.parquet lacks {lacks}")
     was, now = (manifest.get("settings", {}) for manifest in (old, new))
     for name in SAME:
         if was.get(name) != now.get(name):
@@ -106,6 +104,15 @@ def check_pair(record: Path, run: Path) -> None:
         raise StudyError(f"{where} cannot be compared with the record: {said}")
 
 
+def kind_of(facts: pd.DataFrame) -> tuple[str, bool]:
+    """Which drift the differences between two sides make expected (a name in BOUNDS), and whether their seeds differ.
+    What one side did not record counts as different."""
+    unsure = (facts["record"] == UNKNOWN) & facts["fact"].isin(["processor", "threads"])
+    differ = set(facts.loc[(facts["record"] != facts["here"]) | unsure, "fact"])
+    kind = "precision" if differ & set(PRECISION) else "rounding" if differ - {"questions", "seed"} else "nothing"
+    return kind, "seed" in differ
+
+
 def facts_of(record: Path, run: Path, samples: set[str]) -> pd.DataFrame:
     """What both sides say about themselves, a row each: `fact, record, here`."""
     sides: list[dict[str, Any]] = []
@@ -117,5 +124,5 @@ def facts_of(record: Path, run: Path, samples: set[str]) -> pd.DataFrame:
         frames = sha256("".join(map(str, shared)).encode()).hexdigest()[:16]
         sides.append(about | {"questions": len(baseline), "frames of the shared clips": frames})
     names = dict.fromkeys([*sides[0], *sides[1]])
-    said = [["not recorded" if side.get(n) is None else str(side[n]) for side in sides] for n in names]
+    said = [[UNKNOWN if side.get(n) is None else str(side[n]) for side in sides] for n in names]
     return pd.DataFrame(said, columns=["record", "here"]).assign(fact=list(names))

@@ -62,6 +62,10 @@ def test_markdown_states_effect_interval_and_counts():
     )
 
 
+def test_text_has_no_digit_that_rounding_could_change():
+    assert repr(decide(3, 9.2)) == repr(decide(3 + 1e-12, 9.2)) == "Claim(name: reproduced, 6.1 (3.2 to 9.0) points)"
+
+
 def test_negative_numbers_have_a_minus_sign():
     assert decide(-5, 1).brief.startswith("−2.0 (")
 
