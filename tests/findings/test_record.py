@@ -66,7 +66,8 @@ def test_another_seed_is_named_and_its_draws_are_not_compared(record, original):
     ("changes", "kind"),
     [
         ({"threads": 8}, "rounding"), ({"processor": "two"}, "rounding"), ({"packages": {"torch": "2"}}, "rounding"),
-        ({"threads": None}, "rounding"), ({"dtype": "bfloat16"}, "precision"), ({"device": "cuda", "threads": 1}, "precision"),
+        ({"threads": None}, "rounding"), ({"dtype": "bfloat16"}, "precision"),
+        ({"device": "cuda", "threads": 1}, "precision"),
     ],
 )  # fmt: skip
 def test_what_differs_decides_what_is_expected(record, original, changes, kind):
