@@ -1,7 +1,8 @@
 """From stored tables to verdicts.
 
 In: tables of a results folder. Out: intervals over videos, and the paper's findings as claims, each reproduced, not
-reproduced or undecided. Reads tables only: no model, no torch. May import the tables and names of `study`."""
+reproduced or undecided; a run beside the record, or beside the paper's own numbers. Reads tables only: no model, no
+torch. May import the tables and names of `study`."""
 
 # isort: off
 from analysis_lib.findings.claims import Claim, by_task, effective_ranges, pathway_answers, summary, table

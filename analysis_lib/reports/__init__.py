@@ -1,4 +1,5 @@
-"""What runs and sums up the study: executed notebooks, the numbers in README.md, the cost of a sweep.
+"""What runs and sums up the study: notebooks, agreement with the record, README.md, what a sweep costs, what drifts.
 
-In: settings of the command line. Out: executed notebooks, blocks of README.md, data/bench. May import every other room.
+In: settings of the command line. Out: executed notebooks, a report, blocks of README.md, tables in data. May import
+every other room.
 """

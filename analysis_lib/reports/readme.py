@@ -1,4 +1,4 @@
-"""Writes numbers into README.md, between marks, from stored results alone: the findings, and the cost of a sweep."""
+"""Writes numbers into README.md, between marks, from stored results alone: findings, the cost of a sweep, drift."""
 
 from pathlib import Path
 
@@ -83,7 +83,24 @@ def _compared(cost: pd.Series, form: str) -> str:
     return ", ".join(f"{form.format(cost[name])} {name}{more}" for name, more in ({"exact": ""} | times).items())
 
 
-BLOCKS = {"findings": findings_block, "cost": cost_block}
+def drift_block() -> str:
+    """Markdown: how far numbers drifted when one thing was changed, a row each."""
+    text = (
+        "| changed | probabilities | margins | other answers | other verdicts | effects |\n|---|---|---|---|---|---|\n"
+    )
+    for changed, rows in pd.read_csv(paths.DATA / "drift.csv").groupby("changed", sort=False):
+        rows, found = rows[rows["what"] != "findings"], rows[rows["what"] == "findings"].iloc[0]
+        far = (f"{rows[f'{kind}_99'].max():.0e}, {rows[kind].max():.0e}" for kind in ("probability", "margin"))
+        answers = f"{rows['answers'].sum():.0f} of {rows['rows'].sum():,.0f} rows"
+        verdicts = f"{found['verdicts']:.0f} of {found['rows']:.0f}"
+        text += f"| {changed} | {' | '.join(far)} | {answers} | {verdicts} | {100 * found['effect']:.2g} % |\n"
+    return text + (
+        "\nProbabilities and margins: what 99 % of the rows of a table stay within, and the furthest. Effects: the "
+        "furthest, in % of half of its interval.\n"
+    )
+
+
+BLOCKS = {"findings": findings_block, "cost": cost_block, "drift": drift_block}
 
 
 def write_readme(path: Path = paths.ROOT / "README.md") -> None:

@@ -73,7 +73,7 @@ def test_defaults_agree_between_notebooks():
 def test_executed_copy_has_the_code_of_its_source(path):
     source = [cell.source for cell in code_cells(paths.NOTEBOOKS / path.name)]
     copy = [cell.source for cell in code_cells(path) if "injected-parameters" not in cell.metadata.get("tags", [])]
-    assert copy == source, f"run `make reproduce` again: {path.name} changed after it was executed"
+    assert copy == source, f"run `make record` again: {path.name} changed after it was executed"
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=name)

@@ -20,6 +20,10 @@ def test_readme_states_the_stored_cost():
     assert readme.cost_block() in (paths.ROOT / "README.md").read_text()
 
 
+def test_readme_states_the_measured_drift():
+    assert readme.drift_block() in (paths.ROOT / "README.md").read_text()
+
+
 def test_only_the_marked_block_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "BLOCKS", {"findings": lambda: "new\n"})
     file = tmp_path / "README.md"
