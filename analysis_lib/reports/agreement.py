@@ -45,7 +45,8 @@ def report(model: str, image_model: str, benchmark: str, window: str, out: str) 
             raise StudyError(f"{error}; the run is kept in {out}") from None
         short, long, last = _short(found), _long(found), _last_line(found)
         code = DISAGREES if _misses(found) else 0
-        head += f": the record beside this run, {found.samples} questions"
+        asked = found.facts.set_index("fact").loc["questions", "record"]
+        head += f": the record beside this run, on {found.samples} of its {asked} questions"
     else:
         short = long = _without_record(run, image)
         head += f": this run; {paths.RESULTS.relative_to(paths.ROOT)} holds no record of {run.parent.name}/{run.name}"
