@@ -123,6 +123,13 @@ def test_smoke_run_stays_away_from_committed_results():
     assert "leave OUT out" in failed.value.stderr
 
 
+def test_the_record_has_its_own_places():
+    assert make("-n", "record", "PY=python", "MODEL=smol-x").strip().endswith("record --model 'smol-x'")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        make("record", "PY=python", "OUT=elsewhere")
+    assert "leave OUT out" in failed.value.stderr
+
+
 def test_citation_names_the_study_and_the_paper():
     citation = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
