@@ -48,6 +48,7 @@ def drift_of(name: str, first: Path, other: Path) -> pd.DataFrame:
     for table in ("baseline", *MEASURES):
         old, new = (read_table(folder, table) for folder in (first, other))
         rows.append({"what": table} | rows_drift(old, new[new["sample_id"].isin(old["sample_id"])]))
+    rows = [row for row in rows if row["rows"]]  # the record's pathways keep other layers open
     # another seed draws other questions: then findings are those of each draw
     samples = None if name == "another seed" else set(read_table(first, "baseline")["sample_id"])
     old, new = ({c.name: c for c in stored_claims(folder, samples=samples)} for folder in (first, other))

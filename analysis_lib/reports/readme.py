@@ -85,18 +85,22 @@ def _compared(cost: pd.Series, form: str) -> str:
 
 def drift_block() -> str:
     """Markdown: how far numbers drifted when one thing was changed, a row each."""
+    table = pd.read_csv(paths.DATA / "drift.csv")
     text = (
         "| changed | probabilities | margins | other answers | other verdicts | effects |\n|---|---|---|---|---|---|\n"
     )
-    for changed, rows in pd.read_csv(paths.DATA / "drift.csv").groupby("changed", sort=False):
+    for changed, rows in table.groupby("changed", sort=False):
         rows, found = rows[rows["what"] != "findings"], rows[rows["what"] == "findings"].iloc[0]
-        far = (f"{rows[f'{kind}_99'].max():.0e}, {rows[kind].max():.0e}" for kind in ("probability", "margin"))
+        far = (f"{rows[f'{kind}_99'].max():.2g}, {rows[kind].max():.2g}" for kind in ("probability", "margin"))
         answers = f"{rows['answers'].sum():.0f} of {rows['rows'].sum():,.0f} rows"
         verdicts = f"{found['verdicts']:.0f} of {found['rows']:.0f}"
-        text += f"| {changed} | {' | '.join(far)} | {answers} | {verdicts} | {100 * found['effect']:.2g} % |\n"
+        moved = f"{float(f'{100 * found.effect:.2g}'):g} %"
+        text += f"| {changed} | {' | '.join(far)} | {answers} | {verdicts} | {moved} |\n"
+    asked = table.loc[table["what"] == "baseline", "rows"].max()
     return text + (
-        "\nProbabilities and margins: what 99 % of the rows of a table stay within, and the furthest. Effects: the "
-        "furthest, in % of half of its interval.\n"
+        f"\nAgainst one CPU thread, on {asked:.0f} questions. Probabilities and margins (logits): what 99 % of a table's "
+        "rows stay within, and the furthest. Effects: the furthest, in % of half of its interval. Another seed draws "
+        "other questions; the record was measured at another commit.\n"
     )
 
 
