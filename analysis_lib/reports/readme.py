@@ -99,8 +99,8 @@ def drift_block() -> str:
     asked = table.loc[table["what"] == "baseline", "rows"].max()
     return text + (
         f"\nAgainst one CPU thread, on {asked:.0f} questions. Probabilities and margins (logits): what 99 % of a "
-        "table's rows stay within, and the furthest. Effects: the furthest, in % of half of its interval. Another seed draws "
-        "other questions; the record was measured at another commit.\n"
+        "table's rows stay within, and the furthest. Effects: the furthest, in % of half of its interval. Another "
+        "seed draws other questions; the record was measured at another commit.\n"
     )
 
 
