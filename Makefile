@@ -59,7 +59,7 @@ record: $(READY) $(BASE) ## write the record (data/results, figures, notebooks/e
 	@$(PY) -m analysis_lib record $(SETTINGS)
 
 drift: $(READY) ## measure how far numbers drift with threads, number format and seed, into data/drift.csv
-	@$(PY) -m analysis_lib.reports.drift
+	@$(PY) -m analysis_lib.reports.drift_sweeps
 
 readme: $(READY) ## write the stored findings of the embedded model into README.md
 	@$(PY) -m analysis_lib.reports.readme

@@ -9,7 +9,7 @@ import records
 
 from analysis_lib.errors import StudyError
 from analysis_lib.findings.drift import BOUNDS, FAR
-from analysis_lib.reports import drift
+from analysis_lib.reports import drift_sweeps as drift
 
 
 @pytest.mark.parametrize("changed", ["2 threads", "the record"])
