@@ -66,7 +66,7 @@ def test_redrawing_changes_no_committed_file(clone):
 
 @pytest.mark.slow
 def test_a_smoke_run_changes_no_committed_file(clone):
-    assert make(clone, "smoke", "TASKS=object_count", "SAMPLES=1")[1] == ""
+    assert make(clone, "smoke", *FEW)[1] == ""
 
 
 @pytest.mark.slow
