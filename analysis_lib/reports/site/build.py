@@ -1,0 +1,64 @@
+"""`make site`: the sources of all pages into build/site/source, the explorer's data beside them, and Sphinx over it.
+
+Nothing is executed or measured. Links that lead nowhere and names that Sphinx does not know stop the build."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from analysis_lib import paths
+from analysis_lib.errors import StudyError
+from analysis_lib.reports.site import pages
+
+SITE = paths.ROOT / "build" / "site"
+LOOKS = paths.ROOT / "docs" / "site"  # Sphinx's settings, the explorer's page, scripts and styles
+ROOMS = ("inputs", "models", "instrument", "study", "findings", "figures", "reports", "embedded")
+
+
+def sources() -> Iterator[tuple[str, bytes]]:
+    """Every file from which the pages are made, as (path in the site, content)."""
+    here, executed = paths.ROOT, sorted(paths.EXECUTED.glob("*/[0-9][0-9]_*.ipynb"))
+    cards = [here / "data" / "README.md", *sorted(paths.MODELS.glob("*/README.md"))]
+    guides = sorted((here / "docs").glob("*.md"))
+    sections = {"Explore": ["explorer"]}
+    for file in executed:
+        sections.setdefault(f"Notebooks: {file.parent.name}", []).append(_name(file))
+    first = [here / "docs" / f"{name}.md" for name in pages.GUIDES]
+    sections["Guides"] = [_name(file) for file in [*first, *sorted(set(guides) - set(first))]]
+    sections["Data and models"] = [_name(file) for file in cards]
+    sections["Reference"] = [f"api/{room}" for room in ROOMS]
+    yield "index.md", pages.landing(sections).encode()
+    yield "explorer.md", (LOOKS / "explorer.md").read_bytes()
+    for room in ROOMS:
+        yield f"api/{room}.md", "\n".join(pages.reference(room)).encode()
+    for file in executed:
+        yield f"{_name(file)}.ipynb", pages.notebook(file).encode()
+    for file in [*cards, *guides, *(f for f in paths.FIGURES.glob("*/*") if f.suffix in (".png", ".csv", ".pdf"))]:
+        yield file.relative_to(here).as_posix(), file.read_bytes()
+
+
+def _name(file: Path) -> str:
+    """A page as Sphinx calls it: its path in the site, without the ending."""
+    return file.relative_to(paths.ROOT).with_suffix("").as_posix()
+
+
+def build() -> Path:
+    """Make the site anew and return its folder. Raises StudyError if Sphinx finds fault with a page."""
+    from sphinx.cmd.build import build_main  # heavy
+
+    shutil.rmtree(SITE, ignore_errors=True)
+    for name, content in sources():
+        paths.write_atomic(SITE / "source" / name, content)
+    (SITE / "extra").mkdir()
+    quiet = ["-q", "-W", "--keep-going", "-d", str(SITE / "doctrees")]
+    if build_main([*quiet, "-c", str(LOOKS), str(SITE / "source"), str(SITE / "html")]):
+        raise StudyError("Sphinx finds fault with the pages above; mend their sources and run `make site` again")
+    return SITE / "html"
+
+
+if __name__ == "__main__":
+    try:
+        print(f"the site is in {build()}: open index.html there")
+    except StudyError as error:
+        sys.exit(f"error: {error}")
