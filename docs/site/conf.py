@@ -6,15 +6,16 @@ project, author, copyright = "Where does a Video LLM get its answer from?", "the
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 html_theme, html_title = "sphinx_book_theme", "Flow in Video LLMs"
 html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}
+html_theme_options |= {"navbar_persistent": []}  # the search stands in the sidebar
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system has it
 html_static_path, html_css_files, html_js_files = ["static"], ["site.css"], ["site.js"]
 html_show_sphinx = html_show_copyright = html_show_sourcelink = html_copy_source = False
 html_extra_path = ["../../build/site/extra"]
-nb_execution_mode = "off"
+nb_execution_mode, nb_code_prompt_show, nb_code_prompt_hide = "off", "Show the code", "Hide the code"
 nb_render_markdown_format = "myst"
 myst_heading_anchors = 3
 default_role = "code"  # docstrings put names between single backticks
 autodoc_member_order, autodoc_typehints = "bysource", "signature"
-autodoc_default_options = {"show-inheritance": False}
 toc_object_entries = False
 
 

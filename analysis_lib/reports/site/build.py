@@ -5,11 +5,12 @@ Nothing is executed or measured. Links that lead nowhere and names that Sphinx d
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
-from analysis_lib.reports.site import pages
+from analysis_lib.reports.site import explorer, pages, stills
 
 SITE = paths.ROOT / "build" / "site"
 LOOKS = paths.ROOT / "docs" / "site"  # Sphinx's settings, the explorer's page, scripts and styles
@@ -43,6 +44,18 @@ def _name(file: Path) -> str:
     return file.relative_to(paths.ROOT).with_suffix("").as_posix()
 
 
+def explored() -> Iterator[tuple[str, bytes]]:
+    """Every file that the explorer's page loads, as (path, content)."""
+    sets, at_hand = explorer.stored_sets(), set()
+    for name, content in stills.strips(sets):
+        at_hand.add(Path(name).stem)
+        yield name, content
+    yield from stills.pictures(sets)
+    yield from explorer.files(sets, at_hand)
+    for name in ("bokeh.min.js", "bokeh-api.min.js"):  # draws the curves; a quarter of plotly's size
+        yield name, (files("bokeh") / "server" / "static" / "js" / name).read_bytes()
+
+
 def build() -> Path:
     """Make the site anew and return its folder. Raises StudyError if Sphinx finds fault with a page."""
     from sphinx.cmd.build import build_main  # heavy
@@ -50,7 +63,8 @@ def build() -> Path:
     shutil.rmtree(SITE, ignore_errors=True)
     for name, content in sources():
         paths.write_atomic(SITE / "source" / name, content)
-    (SITE / "extra").mkdir()
+    for name, content in explored():
+        paths.write_atomic(SITE / "extra" / "explorer" / name, content)
     quiet = ["-q", "-W", "--keep-going", "-d", str(SITE / "doctrees")]
     if build_main([*quiet, "-c", str(LOOKS), str(SITE / "source"), str(SITE / "html")]):
         raise StudyError("Sphinx finds fault with the pages above; mend their sources and run `make site` again")
