@@ -2,7 +2,7 @@
 
 import re
 
-project, author, copyright = "Where does a Video LLM get its answer from?", "the contributors", ""
+project, author, copyright = "Where does a Video LLM get its answer from?", "", ""
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 html_theme, html_title = "sphinx_book_theme", "Flow in Video LLMs"
 html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}

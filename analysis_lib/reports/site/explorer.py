@@ -45,12 +45,13 @@ def packed(values: np.ndarray, kind: type) -> str:
 
 def stored_sets(root: Path = paths.RESULTS) -> dict[str, list[Path]]:
     """The results folders of each model and benchmark, centred windows first; the benchmark is in a set's name where
-    the model's results are on several. Sets without knockouts or right answers have nothing to explore."""
+    the model's results are on several. Sets without knockouts, options or right answers have nothing to explore."""
     found = [(at.parent, FOLDER.fullmatch(at.parent.name)) for at in sorted(root.glob("*/*/knockout.parquet"))]
     ways = {}
     for at, parts in [(at, parts) for at, parts in found if parts]:
         baseline = read_table(at, "baseline")
-        if baseline["correct"].any() and len(read_table(at, "knockout")):
+        lettered = baseline["options"].map(len).gt(1).all()
+        if lettered and baseline["correct"].any() and len(read_table(at, "knockout")):
             ways.setdefault((at.parent.name, parts["benchmark"]), []).append(at)
     models = [model for model, _ in ways]
     return {

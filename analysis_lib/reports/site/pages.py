@@ -12,6 +12,7 @@ import nbformat
 
 from analysis_lib import findings, paths
 from analysis_lib.errors import StudyError
+from analysis_lib.figures.style import VERDICTS
 from analysis_lib.findings import Claim
 from analysis_lib.reports.readme import FINDINGS
 
@@ -46,8 +47,8 @@ def verdict_tables() -> str:
         told = {name: _claims(at, folders.get(f"{name}-image")) for name, at in folders.items()}
         text += f"Benchmark: {benchmark}. Intervals are 95 %, over videos.\n\n"
         text += f"| finding | {' | '.join(told)} |\n|---|{'---|' * len(told)}\n"
-        for statement, names in FINDINGS.values():
-            text += f"| **{statement}** |{' |' * len(told)}\n"
+        for notebook, (statement, names) in FINDINGS.items():
+            text += f"| **{statement}** | {' | '.join(_link(model, notebook) for model in told)} |\n"
             for name in names:
                 known = [claims[name].statement for claims in told.values() if name in claims]
                 cells = " | ".join(_cell(claims.get(name)) for claims in told.values())
@@ -59,8 +60,16 @@ def _claims(folder: Path, image_folder: Path | None) -> dict[str, Claim]:
     return {claim.name: claim for claim in findings.stored_claims(folder, image_folder)}
 
 
+def _link(model: str, notebook: str) -> str:
+    file = paths.EXECUTED / model / f"{notebook}.ipynb"
+    return f"[notebook {notebook[:2]}]({file.relative_to(paths.ROOT)})" if file.exists() else ""
+
+
 def _cell(claim: Claim | None) -> str:
-    return f"{MARKS[claim.verdict]} **{claim.verdict}**<br>{claim.brief}" if claim else "not measured"
+    if not claim:
+        return "not measured"
+    mark = f'<span style="color:{VERDICTS[claim.verdict]}">{MARKS[claim.verdict]}</span>'
+    return f"{mark} **{claim.verdict}**<br>{claim.brief}"
 
 
 def notebook(file: Path) -> str:

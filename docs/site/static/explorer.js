@@ -98,8 +98,8 @@
     plot.grid.grid_line_alpha = 0.5;
     plot.line([0.4, x.length + 0.6], [0, 0], { line_color: ink, line_width: 1 });
     plot.line([layer, layer], y_range, { line_color: ink, line_width: 1, line_dash: "dotted" });
-    plot.varea(x, low, high, { fill_color: look.colour, fill_alpha: 0.2 });
-    plot.line(x, mean, { ...line, line_dash: look.dash });
+    plot.varea(x, low, high, { fill_color: look.colour, fill_alpha: 0.2, name: "band" });
+    plot.line(x, mean, { ...line, line_dash: look.dash, name: "mean" });
     const width = spans.last.map((last, i) => last - spans.first[i]), full = Math.max(...width);
     const cutShort = (i) => /center/.test(now.window) && width[i] < full;
     plot.scatter(x, mean, { ...line, line_width: 1.5, size: 8, fill_color: x.map((_, i) => cutShort(i) ? hue("background") : look.colour) });
@@ -110,6 +110,7 @@
     if (mine !== turn) return drawn.remove();
     view?.remove();
     view = drawn;
+    Bokeh.documents.splice(0, Bokeh.documents.length - 1);
     at("curve").replaceChildren(drawn.el);
   }
 
@@ -144,7 +145,7 @@
     });
     const unit = now.metric === "margin_change" ? "logits" : "%";
     const answer = said === question.answer ? `still ${said}` : said === "?" ? "no letter any more" : `now ${said}`;
-    const facts = `${index.tasks[question.task]}, ${question.sample_id}. Change: ${number(change, 2)} ${unit}; margin ` +
+    const facts = `${index.tasks[question.task]}, ${question.sample_id}. Change: ${number(change, 1)} ${unit}; margin ` +
       `${number(question.margin, 2)} before, ${number(margin, 2)} after; the answer is ${answer}.`;
     const frames = question.frames ? tiles(`explorer/frames/${question.frames}.webp`, question.n_frames)
       : element("p", { class: "note" }, "The frames of this clip were not at hand when the site was made.");
@@ -171,7 +172,8 @@
       const places = unpack(example.words, Uint16Array);
       const cell = (i) => {
         const kind = example.kinds[places[i]], style = kind ? `background:${example.colours[kind]}` : "";
-        return element("span", { class: kind ? "keyword" : "word", style }, example.vocabulary[places[i]].trim() || "·");
+        const word = example.vocabulary[places[i]].trim() || "·";
+        return element("span", {}, element("span", { class: kind ? "keyword" : "word", style }, word));
       };
       const legend = Object.entries(example.colours).map(([kind, colour]) => element("span", { class: "keyword", style: `background:${colour}` }, `${kind} keyword`));
       return at("frames").replaceChildren(element("p", { class: "legend" }, ...legend), tiles(`explorer/${name}.webp`, frames, grid(cell)));
