@@ -23,14 +23,14 @@ SHOWN = """() => ({
     frames: [...document.querySelectorAll('#frames figcaption')].map(caption => caption.textContent),
     mean: [...Bokeh.documents.at(-1).roots()[0].renderers.find(r => r.name === 'mean').data_source.data.y],
 })"""
-DRAWN = "() => !window.explorer || document.getElementById('explorer').dataset.drawn > (window.before ?? 0)"
+DRAWN = "() => !window.explorer || Number(document.getElementById('explorer').dataset.drawn) > (window.before ?? 0)"
 Page = Any
 
 
 def wait(page: Page) -> None:
     """Until the explorer has drawn what was asked for last; at once on any other page."""
     page.wait_for_function(DRAWN)
-    page.evaluate("() => { window.before = document.getElementById('explorer')?.dataset.drawn }")
+    page.evaluate("() => { window.before = Number(document.getElementById('explorer')?.dataset.drawn) }")
 
 
 def shown(page: Page) -> dict:
@@ -97,8 +97,9 @@ def values(page: Page, name: str) -> list[str]:
 def moves(page: Page) -> Iterator[str]:
     """Move the controls one after the other, and say what was done, for every set."""
     for key in values(page, "set"):
-        page.select_option("#set", key)
-        yield f"{key} chosen"
+        if page.input_value("#set") != key:
+            page.select_option("#set", key)
+            yield f"{key} chosen"
         for name in ("edge", "task", "metric"):
             for value in values(page, name)[1:][-2:]:
                 page.select_option(f"#{name}", value)

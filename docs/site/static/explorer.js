@@ -157,7 +157,7 @@
     if (mine !== turn) return;
     at("inside").hidden = !all.length;
     const name = choice("example", all.map((one) => [one.name, one.question]));
-    if (!name) return;
+    if (!name) return at("look").replaceChildren();
     const example = await load(name);
     if (mine === turn) drawInside(name, example);
   }
