@@ -1,8 +1,7 @@
 """The sources of the site's pages: Markdown and notebooks, generated or taken over from the repository.
 
-The landing page is the top of README.md with a table of all models instead of the embedded one's. Executed notebooks
-are taken as they are; what the reader of a page needs is added to a copy: folded code, alternative texts where Sphinx
-looks for them, and links from a figure to its files."""
+The landing page is the top of README.md. Executed notebooks are taken as they are; what the reader of a page needs is
+added to a copy: folded code, alternative texts where Sphinx looks for them, and links from a figure to its files."""
 
 import re
 from collections.abc import Iterator
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import nbformat
 
-from analysis_lib import findings, paths
+from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.figures.style import VERDICTS
-from analysis_lib.findings import Claim
-from analysis_lib.reports.readme import FINDINGS
+from analysis_lib.reports.readme import findings_block
 
 MARKS = {"reproduced": "✓", "undecided": "?", "not reproduced": "✗"}
 GUIDES = ("new_model", "families", "open_ended", "architecture")
@@ -28,48 +26,18 @@ PAGES
 
 
 def landing(sections: dict[str, list[str]]) -> str:
-    """Markdown: README.md up to its second heading, with every model's verdicts, and the tree of all pages, which are
-    named by section. StudyError if README.md lacks the marks of its findings."""
+    """Markdown: README.md up to its second heading, its table made anew from the stored claims, and the tree of all
+    pages, which are named by section. StudyError if README.md lacks the marks of its findings."""
     parts = re.split(r"<!-- (?:end of )?findings.*-->\n", (paths.ROOT / "README.md").read_text(encoding="utf-8"))
     if len(parts) != 3:
         raise StudyError("README.md must hold the marks of the findings once each; see analysis_lib/reports/readme.py")
-    top, _, rest = parts
+    table, rest = findings_block(), parts[2].partition("\n## ")[0]
+    for verdict, colour in VERDICTS.items():
+        mark = f'<span style="color:{colour}">{MARKS[verdict]}</span>'
+        table = table.replace(f"**{verdict}**", f"{mark} **{verdict}**")
     trees = [TREE.replace("CAPTION", name).replace("PAGES", "\n".join(of)) for name, of in sections.items()]
-    look = "**[Explore the curves](explorer.md)**: every edge set, task and layer, with the questions behind them.\n\n"
-    return top + verdict_tables() + look + rest.partition("\n## ")[0] + "\n" + "".join(trees)
-
-
-def verdict_tables() -> str:
-    """Markdown: for each benchmark with stored results a table of findings × models, each claim with its number."""
-    text = ""
-    for benchmark in sorted({re.sub(r"-k\d+-\w+$", "", at.name) for at in paths.RESULTS.glob("*/*-center")}):
-        folders = findings.stored_folders(benchmark)
-        told = {name: _claims(at, folders.get(f"{name}-image")) for name, at in folders.items()}
-        text += f"Benchmark: {benchmark}. Intervals are 95 %, over videos.\n\n"
-        text += f"| finding | {' | '.join(told)} |\n|---|{'---|' * len(told)}\n"
-        for notebook, (statement, names) in FINDINGS.items():
-            text += f"| **{statement}** | {' | '.join(_link(model, notebook) for model in told)} |\n"
-            for name in names:
-                known = [claims[name].statement for claims in told.values() if name in claims]
-                cells = " | ".join(_cell(claims.get(name)) for claims in told.values())
-                text += f"| {known[0]} | {cells} |\n" if known else ""
-    return text + "\n"
-
-
-def _claims(folder: Path, image_folder: Path | None) -> dict[str, Claim]:
-    return {claim.name: claim for claim in findings.stored_claims(folder, image_folder)}
-
-
-def _link(model: str, notebook: str) -> str:
-    file = paths.EXECUTED / model / f"{notebook}.ipynb"
-    return f"[notebook {notebook[:2]}]({file.relative_to(paths.ROOT)})" if file.exists() else ""
-
-
-def _cell(claim: Claim | None) -> str:
-    if not claim:
-        return "not measured"
-    mark = f'<span style="color:{VERDICTS[claim.verdict]}">{MARKS[claim.verdict]}</span>'
-    return f"{mark} **{claim.verdict}**<br>{claim.brief}"
+    look = "\n**[Explore the curves](explorer.md)**: every edge set, task and layer, with the questions behind them.\n"
+    return parts[0] + table + look + rest + "\n" + "".join(trees)
 
 
 def notebook(file: Path) -> str:
