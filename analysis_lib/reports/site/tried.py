@@ -23,14 +23,16 @@ SHOWN = """() => ({
     frames: [...document.querySelectorAll('#frames figcaption')].map(caption => caption.textContent),
     mean: [...Bokeh.documents.at(-1).roots()[0].renderers.find(r => r.name === 'mean').data_source.data.y],
 })"""
-DRAWN = "() => !window.explorer || Number(document.getElementById('explorer').dataset.drawn) > (window.before ?? 0)"
+DRAWN = """() => {
+    const { drawn, asked } = document.getElementById('explorer')?.dataset ?? { drawn: 1, asked: 1 };
+    return drawn && drawn === asked;
+}"""
 Page = Any
 
 
 def wait(page: Page) -> None:
     """Until the explorer has drawn what was asked for last; at once on any other page."""
     page.wait_for_function(DRAWN)
-    page.evaluate("() => { window.before = Number(document.getElementById('explorer')?.dataset.drawn) }")
 
 
 def shown(page: Page) -> dict:
@@ -94,33 +96,36 @@ def values(page: Page, name: str) -> list[str]:
     return page.evaluate(f"[...document.getElementById('{name}').options].map(o => o.value)")
 
 
+def put(page: Page, name: str, value: str) -> Iterator[str]:
+    """Choose a value, unless it is chosen already."""
+    if page.input_value(f"#{name}") != value:
+        page.select_option(f"#{name}", value)
+        yield f"{value} is chosen"
+
+
 def moves(page: Page) -> Iterator[str]:
     """Move the controls one after the other, and say what was done, for every set."""
     for key in values(page, "set"):
-        if page.input_value("#set") != key:
-            page.select_option("#set", key)
-            yield f"{key} chosen"
+        yield from put(page, "set", key)
         for name in ("edge", "task", "metric"):
             for value in values(page, name)[1:][-2:]:
-                page.select_option(f"#{name}", value)
-                yield f"{value} chosen"
+                yield from put(page, name, value)
         for edge in values(page, "edge")[:2]:
-            page.select_option("#edge", edge)
-            yield f"{edge} chosen"
+            yield from put(page, "edge", edge)
             for value in values(page, "window")[1:]:
-                page.select_option("#window", value)
-                yield f"{value} chosen"
+                yield from put(page, "window", value)
         for name, press in {"layer": "ArrowLeft", "metric": "ArrowUp", "task": "ArrowUp"}.items():
             page.focus(f"#{name}")
             page.keyboard.press(press)
-            yield f"{press} pressed on {name}"
-        page.locator("#curve").click(position={"x": 200, "y": 150})
-        yield "the curve clicked"
-        for value in values(page, "look")[1:3] if page.is_visible("#look") else ():
-            page.select_option("#look", value)
+            yield f"{press} is pressed on {name}"
+        page.locator("#curve").click(position={"x": 150, "y": 150})
+        page.wait_for_timeout(500)  # a tap could become a double tap
+        yield "the curve is clicked"
+        for value in values(page, "look")[1:3]:
+            yield from put(page, "look", value)
             page.focus("#depth")
-            page.keyboard.press("End")
-            yield f"{value} chosen in the deepest layer"
+            page.keyboard.press("Home" if page.input_value("#depth") == page.get_attribute("#depth", "max") else "End")
+            yield "the deepest or first layer is chosen"
 
 
 def explore(page: Page, file: Path) -> Iterator[str]:

@@ -56,7 +56,7 @@
 
   let turn = 0, view = null, now = null;  // a slower, older request must not overwrite a newer one
   async function redraw() {
-    const mine = ++turn, next = await choices();
+    const mine = at("explorer").dataset.asked = ++turn, next = await choices();
     if (mine !== turn) return;
     now = next;
     history.replaceState(null, "", `#${chosen}`);
@@ -181,7 +181,7 @@
     const { top, maps } = example.looks[look];
     at("frames").replaceChildren(...Object.entries(maps).flatMap(([condition, text]) => {
       const steps = unpack(text, Uint8Array);
-      const drawn = tiles(`explorer/${name}.webp`, frames, grid((i) => element("span", { style: `background:rgba(255,140,0,${steps[i] / 255})` })));
+      const drawn = tiles(`explorer/${name}.webp`, frames, grid((i) => element("span", { style: `background:rgba(255,140,0,${Math.sqrt(steps[i] / 255).toFixed(3)})` })));
       drawn.classList.add("grey");
       drawn.querySelectorAll("figcaption").forEach((caption, t) => {
         const from = ((layer - 1) * frames + t) * cells, sum = steps.subarray(from, from + cells).reduce((a, b) => a + b, 0);
