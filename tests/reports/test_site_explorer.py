@@ -32,10 +32,10 @@ def window(folder):
 
 def test_a_set_is_a_model_on_a_benchmark(folder):
     root = folder.parents[1]
-    assert explorer.stored_sets(root) == {"mine": [folder]}
+    assert explorer.stored_sets(root) == {"mine/tvbench": [folder]}
     other = folder.with_name("mvbench-k9-center")
     other.symlink_to(folder)
-    assert list(explorer.stored_sets(root)) == ["mine-mvbench", "mine-tvbench"]
+    assert list(explorer.stored_sets(root)) == ["mine/mvbench", "mine/tvbench"]
     other.unlink()
 
 

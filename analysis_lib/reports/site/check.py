@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 from analysis_lib.errors import StudyError
 from analysis_lib.reports.site import explorer, tried
 from analysis_lib.reports.site.build import SITE
-from analysis_lib.study.tables import read_table
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
@@ -74,13 +73,11 @@ def dead_links(html: Path, links: Links) -> Iterator[str]:
 
 
 def too_large(html: Path) -> Iterator[str]:
-    """The sets whose files in the explorer weigh too much."""
-    for key, folders in explorer.stored_sets().items():
-        frames = set(read_table(folders[0], "baseline")["frames_sha256"])
-        strips = (file for file in (html / "explorer" / "frames").glob("*") if file.stem in frames)
-        files = [*(html / "explorer" / key).rglob("*.*"), *strips]
+    """The models whose files in the explorer weigh too much, the frames that they share counted for each."""
+    for model in {key.partition("/")[0] for key in explorer.stored_sets()}:
+        files = [file for part in (model, "frames") for file in (html / "explorer" / part).rglob("*.*")]
         if (size := sum(file.stat().st_size for file in files)) > LARGEST:
-            yield f"the explorer's data of {key} are {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}"
+            yield f"the explorer's data of {model} are {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}"
 
 
 def check(html: Path = SITE / "html") -> list[str]:

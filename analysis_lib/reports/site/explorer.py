@@ -44,22 +44,15 @@ def packed(values: np.ndarray, kind: type) -> str:
 
 
 def stored_sets(root: Path = paths.RESULTS) -> dict[str, list[Path]]:
-    """The results folders of each model and benchmark, centred windows first; the benchmark is in a set's name where
-    the model's results are on several. Sets without knockouts, options or right answers have nothing to explore."""
-    found = [(at.parent, FOLDER.fullmatch(at.parent.name)) for at in sorted(root.glob("*/*/knockout.parquet"))]
-    ways = {}
-    for at, parts in [(at, parts) for at, parts in found if parts]:
-        baseline = read_table(at, "baseline")
-        lettered = baseline["options"].map(len).gt(1).all()
-        if lettered and baseline["correct"].any() and len(read_table(at, "knockout")):
-            ways.setdefault((at.parent.name, parts["benchmark"]), []).append(at)
-    models = [model for model, _ in ways]
-    return {
-        model if models.count(model) == 1 else f"{model}-{benchmark}": sorted(
-            folders, key=lambda at: (not at.name.endswith("-center"), at.name)
-        )
-        for (model, benchmark), folders in ways.items()
-    }
+    """The results folders of each MODEL/BENCHMARK, centred windows first. Where there are no knockouts, options or
+    right answers there is nothing to explore."""
+    found = {}
+    for at in (file.parent for file in sorted(root.glob("*/*/knockout.parquet"))):
+        parts, baseline = FOLDER.fullmatch(at.name), read_table(at, "baseline")
+        able = baseline["options"].map(len).gt(1).all() and baseline["correct"].any()
+        if parts and able and len(read_table(at, "knockout")):
+            found.setdefault(f"{at.parent.name}/{parts['benchmark']}", []).append(at)
+    return {key: sorted(folders, key=lambda at: not at.name.endswith("-center")) for key, folders in found.items()}
 
 
 def tables(folders: list[Path]) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
@@ -144,5 +137,5 @@ def files(sets: dict[str, list[Path]], at_hand: set[str]) -> Iterator[tuple[str,
     edges = {name: STYLE.get(name, (GREY, "-", name.replace("->", " ↛ "))) for name in [*STYLE, *sorted(used)]}
     look = {n: {"colour": c, "dash": DASHES[d], "words": w} for n, (c, d, w) in edges.items() if n in used}
     names = {task: task_name(task) for task in sorted(tasks, key=lambda task: (task != stats.MEAN_OF_TASKS, task))}
-    index = {"sets": list(sets), "metrics": METRICS, "edges": look, "tasks": names}
+    index = {"sets": list(sets), "metrics": METRICS, "edges": look, "tasks": names, "mean": stats.MEAN_OF_TASKS}
     yield "index.js", script("index", index)

@@ -91,41 +91,40 @@ def wrong_attention(now: dict, folder: Path) -> Iterator[str]:
         yield f"attention of {chosen['look']!r} is not the stored one"
 
 
-def values(page: Page, name: str) -> list[str]:
-    """What a control offers."""
-    return page.evaluate(f"[...document.getElementById('{name}').options].map(o => o.value)")
-
-
-def put(page: Page, name: str, value: str) -> Iterator[str]:
-    """Choose a value, unless it is chosen already."""
-    if page.input_value(f"#{name}") != value:
-        page.select_option(f"#{name}", value)
-        yield f"{value} is chosen"
+def others(page: Page, name: str) -> list[str]:
+    """What a control offers and is not chosen."""
+    return page.evaluate(f"[...document.getElementById('{name}').options].filter(o => !o.selected).map(o => o.value)")
 
 
 def moves(page: Page) -> Iterator[str]:
-    """Move the controls one after the other, and say what was done, for every set."""
-    for key in values(page, "set"):
-        yield from put(page, "set", key)
+    """Move the controls one after the other, for every set; yields what was done, each time another choice."""
+
+    def put(name: str, values: list[str]) -> Iterator[str]:
+        for value in values:
+            page.select_option(f"#{name}", value)
+            yield f"{value or name} is chosen"
+
+    def press(name: str, key: str) -> str:
+        page.focus(f"#{name}")
+        page.keyboard.press(key)
+        return f"{key} is pressed on {name}"
+
+    for key in ("", *others(page, "set")):
+        yield from put("set", [key] if key else [])
         for name in ("edge", "task", "metric"):
-            for value in values(page, name)[1:][-2:]:
-                yield from put(page, name, value)
-        for edge in values(page, "edge")[:2]:
-            yield from put(page, "edge", edge)
-            for value in values(page, "window")[1:]:
-                yield from put(page, "window", value)
-        for name, press in {"layer": "ArrowLeft", "metric": "ArrowUp", "task": "ArrowUp"}.items():
-            page.focus(f"#{name}")
-            page.keyboard.press(press)
-            yield f"{press} is pressed on {name}"
+            yield from put(name, others(page, name)[-2:])
+        for edge in others(page, "edge")[:2]:
+            yield from put("edge", [edge])
+            yield from put("window", others(page, "window"))
+        yield from (
+            press(name, key) for name, key in (("layer", "ArrowLeft"), ("metric", "ArrowUp"), ("task", "ArrowUp"))
+        )
         page.locator("#curve").click(position={"x": 150, "y": 150})
         page.wait_for_timeout(500)  # a tap could become a double tap
         yield "the curve is clicked"
-        for value in values(page, "look")[1:3]:
-            yield from put(page, "look", value)
-            page.focus("#depth")
-            page.keyboard.press("Home" if page.input_value("#depth") == page.get_attribute("#depth", "max") else "End")
-            yield "the deepest or first layer is chosen"
+        for look in others(page, "look")[:2]:
+            yield from put("look", [look])
+            yield press("depth", "ArrowRight")
 
 
 def explore(page: Page, file: Path) -> Iterator[str]:

@@ -42,7 +42,7 @@
 
   /* What is chosen, with everything that is there to choose from. Every edge set has windows of its own. */
   async function choices() {
-    const set = choice("set", index.sets.map((name) => [name, name]));
+    const set = choice("set", index.sets.map((name) => [name, name.replace("/", " on ")]));
     const windows = await load(`${set}/curves`), all = Object.entries(windows);
     const edges = known(index.edges, new Set(all.flatMap(([, one]) => Object.keys(one.edges))));
     const edge = choice("edge", edges.map((name) => [name, index.edges[name].words]));
@@ -133,7 +133,7 @@
       const question = asked[place], after = p[start + i] / 1e4, margin = margins[start + i] / 100;
       const change = metric === "margin_change" ? margin - question.margin : 100 * (after - question.p) / question.p;
       return { question, after, margin, change, said: cut.said[start + i] };
-    }).filter(({ question }) => task === "mean of tasks" || question.task === task);
+    }).filter(({ question }) => task === index.mean || question.task === task);
     moved.sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
     at("moved").replaceChildren(...moved.slice(0, MOST).map(card));
   }
