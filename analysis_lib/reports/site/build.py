@@ -2,6 +2,7 @@
 
 Nothing is executed or measured. Links that lead nowhere and names that Sphinx does not know stop the build."""
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -35,8 +36,12 @@ def sources() -> Iterator[tuple[str, bytes]]:
         yield f"api/{room}.md", "\n".join(pages.reference(room)).encode()
     for file in executed:
         yield f"{_name(file)}.ipynb", pages.notebook(file).encode()
-    for file in [*cards, *guides, *(f for f in paths.FIGURES.glob("*/*") if f.suffix in (".png", ".csv", ".pdf"))]:
-        yield file.relative_to(here).as_posix(), file.read_bytes()
+    told = [here / "README.md", *cards, *guides]
+    linked = {(text.parent / to).resolve() for text in told for to in re.findall(r"\]\(([^)#:]+)", text.read_text())}
+    drawn = (file for file in paths.FIGURES.glob("*/*") if file.suffix in (".png", ".csv", ".pdf"))
+    for file in sorted(file for file in {*cards, *guides, *drawn, *linked} if file.is_file()):
+        if file.suffix != ".ipynb":
+            yield file.relative_to(here).as_posix(), file.read_bytes()
 
 
 def _name(file: Path) -> str:
