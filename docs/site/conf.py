@@ -16,6 +16,7 @@ nb_render_markdown_format = "myst"
 myst_heading_anchors = 3
 default_role = "code"  # docstrings put names between single backticks
 autodoc_member_order, autodoc_typehints = "bysource", "signature"
+autodoc_preserve_defaults = True  # a default is shown as written, not with a path of this machine
 toc_object_entries = False
 suppress_warnings = ["toc.not_included"]  # what a guide links to may stand outside the tree
 
