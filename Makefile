@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures record drift readme smoke bench families train base test slow lint lab lock clean
+.PHONY: help env reproduce figures record drift readme smoke bench families train base site site-check test slow lint lab \
+	lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -10,6 +11,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 # An environment of your own (conda, a container): `make reproduce PY=python`. Nothing is then installed.
 READY := $(if $(filter command,$(origin PY)),,$(VENV)/.ready)
+SITE_READY := $(if $(READY),$(VENV)/.site)
 PIP = $(PY) -m pip --disable-pip-version-check install -qq --no-input --progress-bar off
 
 # Settings count only when typed after `make`: a MODEL or OUT left over in the shell must not change a study. They arrive
@@ -28,7 +30,7 @@ unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT D
 BASE = $(if $(filter smol%,$(call typed,MODEL)),base)
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE"
 	@echo "             make reproduce MODEL=byminji/LLaVA-NeXT-7B-Video-FT BENCHMARK=tvbench:/data/TVBench"
@@ -81,6 +83,17 @@ train: $(READY) $(BASE) ## re-create the embedded models, or those of MODEL=smol
 base: $(READY) ## fetch the language model under MODEL=smol, check it, and lay it into data/base
 	@$(PY) -m analysis_lib.embedded.smol.base
 
+$(VENV)/.site: $(VENV)/.ready
+	@echo "installing what the site is made with"
+	@$(PIP) -e '.[site]' -c requirements.lock
+	@touch $@
+
+site: $(SITE_READY) ## make a site of pages and an explorer from what is stored, into build/site/html
+	@$(PY) -m analysis_lib.reports.site.build
+
+site-check: $(SITE_READY) ## look at every page of the site in a real browser; pictures in build/site/seen
+	@$(PY) -m analysis_lib.reports.site.check
+
 # One process a core, and one thread a process: the models of the tests are too small to share work.
 TEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
@@ -101,7 +114,7 @@ lock: ## pin the newest packages that pyproject.toml allows (needs uv)
 	@{ printf '%s\n' \
 		'# The packages that the committed numbers were measured with; made by `make lock`, used as pip constraints.' \
 		'# CUDA packages are left out: the build of torch that pip picks brings its own.'; \
-	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --no-header --no-annotate \
+	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --extra site --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml | grep -v -E '^(nvidia|cuda|triton)'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

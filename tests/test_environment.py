@@ -17,6 +17,7 @@ from analysis_lib import paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
 DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+SITE = [Requirement(text) for text in PROJECT["optional-dependencies"]["site"]]  # installed by `make site` only
 LINES = [line for line in (paths.ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCK = dict(line.split("==") for line in LINES)
 CONDA = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
@@ -31,7 +32,7 @@ def make(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
 
-@pytest.mark.parametrize("requirement", DIRECT, ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", DIRECT + SITE, ids=lambda r: r.name)
 def test_lock_pins_what_pyproject_allows(requirement):
     assert requirement.specifier.contains(LOCK[requirement.name])
 
@@ -69,13 +70,18 @@ def test_python_is_the_supported_one():
 
 def test_make_alone_prints_every_target():
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split()
-    printed = re.findall(r"^  make (\w+) ", make(), re.MULTILINE)
+    printed = re.findall(r"^  make ([\w-]+) ", make(), re.MULTILINE)
     assert printed == phony
 
 
 def test_make_installs_torch_first_and_alone():
     recipe = make("-n", "env", "VENV=/nonexistent/venv")
     assert recipe.index("grep '^torch=='") < recipe.index("-c requirements.lock")
+
+
+def test_the_site_is_installed_when_it_is_asked_for():
+    assert "pip" not in make("-n", "site", "PY=python")
+    assert "-e '.[site]' -c requirements.lock" in make("-n", "site-check", "VENV=/nonexistent/venv")
 
 
 def test_make_passes_settings_that_were_typed(monkeypatch):
@@ -140,7 +146,7 @@ def test_citation_names_the_study_and_the_paper():
 
 def test_readme_names_no_target_that_make_lacks():
     phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split())
-    assert set(re.findall(r"(?:^ +|`)make ([a-z]+)\b", README, re.MULTILINE)) <= phony
+    assert set(re.findall(r"(?:^ +|`)make ([a-z-]+)\b", README, re.MULTILINE)) <= phony
 
 
 def test_readme_links_lead_somewhere():

@@ -1,5 +1,5 @@
-"""What runs and sums up the study: notebooks, agreement with the record, README.md, what a sweep costs, what drifts.
+"""What runs and sums up the study: notebooks, agreement with the record, README.md, what a sweep costs, what drifts, the
+site.
 
-In: settings of the command line. Out: executed notebooks, a report, blocks of README.md, tables in data. May import
-every other room.
-"""
+In: settings of the command line. Out: executed notebooks, a report, blocks of README.md, tables in data, build/site.
+May import every other room."""
