@@ -2,8 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures record drift readme smoke bench families train base site site-check test slow lint lab \
-	lock clean
+.PHONY: help env reproduce figures record drift readme smoke bench families train base site site-check test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
