@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures readme smoke bench families notebooks-on-families train base test slow lint lab lock clean
+.PHONY: help env reproduce figures record drift readme smoke bench families notebooks-on-families train base site site-check test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -10,21 +10,26 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 # An environment of your own (conda, a container): `make reproduce PY=python`. Nothing is then installed.
 READY := $(if $(filter command,$(origin PY)),,$(VENV)/.ready)
+SITE_READY := $(if $(READY),$(VENV)/.site)
 PIP = $(PY) -m pip --disable-pip-version-check install -qq --no-input --progress-bar off
 
-# Settings count only when typed after `make`: a MODEL or OUT left over in the shell must not change a study.
-given = $(if $(and $(filter command,$(origin $(1))),$($(1))),--$(2) '$($(1))')
+# Settings count only when typed after `make`: a MODEL or OUT left over in the shell must not change a study. They arrive
+# as typed: `value` does not expand them, an apostrophe leaves the quotes and comes back, and make exports none of them,
+# for which it would expand them.
+typed = $(if $(filter command,$(origin $(1))),$(value $(1)))
+given = $(if $(call typed,$(1)),--$(2) '$(subst ','\'',$(call typed,$(1)))')
 DEVICE_OPTION = $(call given,DEVICE,device)
-SETTINGS = $(strip $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
+SETTINGS = $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
 	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) \
 	$(call given,MAP_SAMPLES,map-samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
-	$(call given,OUT,out) $(DEVICE_OPTION))
+	$(call given,OUT,out) $(DEVICE_OPTION)
+unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE
 
 # What MODEL=smol stands on is fetched when it is first asked for.
-BASE = $(if $(and $(filter command,$(origin MODEL)),$(filter smol%,$(MODEL))),base)
+BASE = $(if $(filter smol%,$(call typed,MODEL)),base)
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE"
 	@echo "             make reproduce MODEL=byminji/LLaVA-NeXT-7B-Video-FT BENCHMARK=tvbench:/data/TVBench"
@@ -44,11 +49,18 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	@$(PIP) -e '.[dev]' -c requirements.lock
 	@touch $@
 
-reproduce: $(READY) $(BASE) ## run the whole study: measure what is not stored yet, draw, write the executed notebooks
+reproduce: $(READY) $(BASE) ## measure the whole study into build/reproduce, and say whether it agrees with the record
 	@$(PY) -m analysis_lib reproduce $(SETTINGS)
 
-figures: $(READY) ## redraw every figure from the stored results, without a model
+figures: $(READY) ## redraw every figure of the record into build/figures, without a model; is it the same?
 	@$(PY) -m analysis_lib reproduce --figures-only $(SETTINGS)
+
+record: $(READY) $(BASE) ## write the record (data/results, figures, notebooks/executed): measure what it lacks, redraw
+	$(if $(call given,OUT,out),$(error the record has its own places: leave OUT out))
+	@$(PY) -m analysis_lib record $(SETTINGS)
+
+drift: $(READY) ## measure how far numbers drift with threads, number format and seed, into data/drift.csv
+	@$(PY) -m analysis_lib.reports.drift_sweeps
 
 readme: $(READY) ## write the stored findings of the embedded model into README.md
 	@$(PY) -m analysis_lib.reports.readme
@@ -68,10 +80,21 @@ notebooks-on-families: $(READY) ## send the families of the table through every 
 	@$(PY) tests/support/family_table.py
 
 train: $(READY) $(BASE) ## re-create the embedded models, or those of MODEL=smol (DEVICE=cuda where there is one)
-	@$(PY) -m analysis_lib train $(strip $(call given,MODEL,model) $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION))
+	@$(PY) -m analysis_lib train $(call given,MODEL,model) $(call given,SEED,seed) $(call given,OUT,out) $(DEVICE_OPTION)
 
 base: $(READY) ## fetch the language model under MODEL=smol, check it, and lay it into data/base
 	@$(PY) -m analysis_lib.embedded.smol.base
+
+$(VENV)/.site: $(VENV)/.ready
+	@echo "installing what the site is made with"
+	@$(PIP) -e '.[site]' -c requirements.lock
+	@touch $@
+
+site: $(SITE_READY) ## make a site of pages and an explorer from what is stored, into build/site/html
+	@$(PY) -m analysis_lib.reports.site.build
+
+site-check: $(SITE_READY) ## look at every page of the site in a real browser; pictures in build/site/seen
+	@$(PY) -m analysis_lib.reports.site.check
 
 # One process a core, and one thread a process: the models of the tests are too small to share work.
 TEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
@@ -93,10 +116,11 @@ lock: ## pin the newest packages that pyproject.toml allows (needs uv)
 	@{ printf '%s\n' \
 		'# The packages that the committed numbers were measured with; made by `make lock`, used as pip constraints.' \
 		'# CUDA packages are left out: the build of torch that pip picks brings its own.'; \
-	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --no-header --no-annotate \
+	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --extra site --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml | grep -v -E '^(nvidia|cuda|triton)'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
-clean: ## remove what can be made again: clips, smoke runs, caches (stored results and .venv stay)
-	@rm -rf build data/benchmark .pytest_cache .ruff_cache *.egg-info requirements.lock.new
+clean: ## remove what can be made again: clips, smoke runs, caches (stored results, reproductions and .venv stay)
+	@find build -mindepth 1 -maxdepth 1 ! -name reproduce -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf data/benchmark .pytest_cache .ruff_cache *.egg-info requirements.lock.new
 	@find analysis_lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -39,14 +39,21 @@ NOTEBOOKS = {  # parameters of notebooks that are options of reproduce
     "--benchmark": ("NAME[:ROOT]", f"{FORMATS} (default: embedded)"),
     **COMMON,
     "--map-samples": ("N", "questions a task for maps of heads, frame pairs and window sizes (0: as --samples)"),
-    "--out": ("DIR", "results, figures and executed copies go below this folder, not to the committed places"),
+    "--out": ("DIR", "results, figures, executed copies and report go below it (default: build/reproduce/MODEL)"),
 }
-REPRODUCE = NOTEBOOKS | {
+RECORD = {name: option for name, option in NOTEBOOKS.items() if name != "--out"} | {
     "--notebooks": ("NN,NN", "only these, for example 00,03 (default: all)"),
-    "--figures-only": (None, "redraw from stored results, without a model", FLAG),
-    "--forecast": (None, "say how long all questions would take", FLAG),
     "-p": ("NAME=VALUE", "any other notebook parameter", {"action": "append"}),
 }
+REPRODUCE = (
+    NOTEBOOKS
+    | RECORD
+    | {
+        "--figures-only": (None, "redraw stored results without a model (default: the record, in build/figures)", FLAG),
+        "--forecast": (None, "say how long all questions would take", FLAG),
+    }
+)
+DEFAULTS = {"model": "embedded", "image_model": "embedded-image", "benchmark": "embedded", "window": "auto"}
 TRAIN = {
     "--model": ("NAME", "embedded, or smol (default: embedded)", {"choices": ("embedded", "smol")}),
     "--seed": ("N", "of weights and data (default: 0)", {"type": int}),
@@ -86,10 +93,37 @@ def _sweep(**given: str) -> None:
         print(f"and {skipped - 5} more in {found.dir / 'skipped.parquet'}")
 
 
-def _reproduce(notebooks: str = "", figures_only: bool = False, forecast: bool = False, p=(), **given: Any) -> None:
-    """Execute the notebooks of the study."""
+def _reproduce(notebooks: str = "", figures_only: bool = False, forecast: bool = False, **given: Any) -> int:
+    """Measure the whole study, draw it, and say whether it agrees with the record (3: it does not)."""
+    from analysis_lib.reports import agreement, reproduce
+
+    given = _parameters(**given)
+    about = [given.get(name, default) for name, default in DEFAULTS.items()]
+    if forecast and not (given.get("out") and given.get("samples", "0") != "0"):
+        raise StudyError("--forecast needs --samples and an --out of its own to reckon from")
+    redrawn = figures_only and not given.get("out")
+    if not given.get("out"):
+        place = reproduce.drawing_place(about[0], about[2]) if redrawn else reproduce.own_place(about[0])
+        given["out"] = place
+    took = reproduce.reproduce(given | ({"compute": False} if figures_only else {}), notebooks)
+    if forecast:
+        print(reproduce.forecast(given, took))
+    elif redrawn:
+        print(reproduce.same_as_record(about[0], given["out"]))
+    elif not (notebooks or figures_only):
+        return agreement.report(*about, given["out"])
+    return 0
+
+
+def _record(notebooks: str = "", **given: Any) -> None:
+    """Write the record: measure what it lacks, redraw its figures and executed notebooks."""
     from analysis_lib.reports import reproduce
 
+    reproduce.reproduce(_parameters(**given), notebooks)
+
+
+def _parameters(p: Sequence[str] = (), **given: Any) -> dict[str, Any]:
+    """The notebooks' parameters by name."""
     if given.get("model", "embedded") != "embedded":
         given.setdefault("image_model", "")  # the embedded image model is not the base of another model
     for pair in p:
@@ -97,12 +131,7 @@ def _reproduce(notebooks: str = "", figures_only: bool = False, forecast: bool =
         if not equals:
             raise StudyError(f"-p takes NAME=VALUE, not {pair!r}")
         given[name] = value
-    given |= {"compute": False} if figures_only else {}
-    if forecast and not (given.get("out") and given.get("samples", "0") != "0"):
-        raise StudyError("--forecast needs --samples and an --out of its own to reckon from")
-    took = reproduce.reproduce(given, notebooks)
-    if forecast:
-        print(reproduce.forecast(given, took))
+    return given
 
 
 def _train(model: str = "embedded", **given: Any) -> None:
@@ -143,6 +172,7 @@ def _check(json: bool = False, **given: str) -> int:
 VERBS = {
     "sweep": (_sweep, SWEEP),
     "reproduce": (_reproduce, REPRODUCE),
+    "record": (_record, RECORD),
     "train": (_train, TRAIN),
     "benchmark": (_benchmark, {"--out": ("DIR", f"default: {paths.BENCHMARK}", {"type": Path})}),
     "check": (_check, CHECK),
@@ -151,7 +181,8 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0, 1 (a notebook failed), 2 (bad input) or 130 (interrupted)."""
+    """Run one verb; returns the exit code: 0, 1 (a notebook failed), 2 (bad input), 3 (a reproduction does not
+    agree) or 130 (interrupted)."""
     verb, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if verb in ("-h", "--help"):
         print("usage: python -m analysis_lib VERB ...\n\nverbs (each has its own --help):")

@@ -10,10 +10,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 MODELS = DATA / "models"  # committed checkpoints, one folder each
 BENCHMARK = DATA / "benchmark"  # the embedded benchmark, rendered on demand, git-ignored
-RESULTS = DATA / "results"
+RESULTS = DATA / "results"  # with FIGURES and EXECUTED: the record
 FIGURES = ROOT / "figures"
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = NOTEBOOKS / "executed"
+BUILD = ROOT / "build"  # what can be made again, git-ignored: reproductions, redrawn figures, smoke runs
 
 
 def write_atomic(path: Path, content: bytes) -> None:

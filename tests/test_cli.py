@@ -30,7 +30,9 @@ def test_help_lists_the_verbs(capsys):
     for argv in (["--help"], []):
         assert cli.main(argv) == 0
         printed = capsys.readouterr().out
-        assert all(f"\n  {verb} " in printed for verb in ("sweep", "reproduce", "train", "benchmark", "doctor"))
+        assert all(
+            f"\n  {verb} " in printed for verb in ("sweep", "reproduce", "record", "train", "benchmark", "doctor")
+        )
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
@@ -116,23 +118,56 @@ def test_a_sweep_says_what_it_stored(root, tmp_path, capsys):
 
 
 @pytest.fixture
-def reproduced(monkeypatch):
-    """What the verb `reproduce` asks for, one (given, which) a call."""
-    from analysis_lib.reports import reproduce
+def reproduced(monkeypatch, tmp_path):
+    """What the verbs ask for: one (given, which) a call, and ("report", …) for a comparison."""
+    from analysis_lib import paths
+    from analysis_lib.reports import agreement, reproduce
 
     seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "record")
     monkeypatch.setattr(reproduce, "reproduce", lambda given, which: seen.append((given, which)) or 60.0)
+    monkeypatch.setattr(agreement, "report", lambda *about: seen.append(("report", *about)) or 3)
     return seen
 
 
 def test_options_of_reproduce_reach_the_notebooks_as_text(reproduced):
     assert cli.main(["reproduce", "--samples", "3", "--notebooks", "00,03", "--map-samples", "0"]) == 0
-    assert reproduced == [({"samples": "3", "map_samples": "0"}, "00,03")]
+    assert reproduced == [({"samples": "3", "map_samples": "0", "out": "build/reproduce/embedded"}, "00,03")]
+
+
+def test_a_reproduction_has_a_place_of_its_own_and_ends_with_the_report(reproduced):
+    assert cli.main(["reproduce"]) == 3  # what the report says
+    assert cli.main(["reproduce", "--model", "a/b", "--window", "5", "--benchmark", "tvbench:x", "--out", "o"]) == 3
+    (given, _), report, (other, _), other_report = reproduced
+    assert given == {"out": "build/reproduce/embedded"} and other["out"] == "o"
+    assert report == ("report", "embedded", "embedded-image", "embedded", "auto", "build/reproduce/embedded")
+    assert other_report == ("report", "a/b", "", "tvbench:x", "5", "o")
 
 
 def test_figures_only_means_no_compute(reproduced):
     assert cli.main(["reproduce", "--figures-only", "--image-model", "b", "-p", "share=1", "-p", "x=a=b"]) == 0
-    assert reproduced == [({"image_model": "b", "share": "1", "x": "a=b", "compute": False}, "")]
+    given = {"image_model": "b", "share": "1", "x": "a=b", "compute": False, "out": "build/reproduce/embedded"}
+    assert reproduced == [(given, "")]
+
+
+def test_the_record_is_redrawn_in_a_fresh_copy(reproduced, tmp_path, capsys):
+    table = tmp_path / "record" / "embedded" / "embedded-k3-center" / "baseline.parquet"
+    table.parent.mkdir(parents=True)
+    for content in (b"one", b"two"):
+        table.write_bytes(content)
+        assert cli.main(["reproduce", "--figures-only"]) == 0
+        copy = tmp_path / "build" / "figures" / "embedded" / "results" / table.relative_to(tmp_path / "record")
+        assert copy.read_bytes() == content and reproduced[-1][0]["out"] == "build/figures/embedded"
+    assert "0 of 0 figures" in capsys.readouterr().out
+
+
+def test_record_writes_the_committed_places_and_takes_no_other(reproduced, capsys):
+    assert cli.main(["record", "--model", "smol", "--samples", "3"]) == 0
+    assert reproduced == [({"model": "smol", "samples": "3", "image_model": ""}, "")]
+    assert cli.main(["record", "--out", "x"]) == 2
+    assert "unrecognized arguments: --out x" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +175,7 @@ def test_figures_only_means_no_compute(reproduced):
     [("", None), ("--model embedded", None), ("--model a/b", ""), ("--model a/b --image-model c", "c")],
 )
 def test_another_model_is_not_compared_with_the_embedded_base(line, base, reproduced):
-    assert cli.main(["reproduce", *line.split()]) == 0
+    assert cli.main(["reproduce", *line.split()]) == 3
     assert reproduced[0][0].get("image_model") == base
 
 

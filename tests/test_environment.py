@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,7 @@ from analysis_lib import paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
 DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+SITE = [Requirement(text) for text in PROJECT["optional-dependencies"]["site"]]  # installed by `make site` only
 LINES = [line for line in (paths.ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCK = dict(line.split("==") for line in LINES)
 CONDA = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
@@ -30,7 +32,7 @@ def make(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
 
-@pytest.mark.parametrize("requirement", DIRECT, ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", DIRECT + SITE, ids=lambda r: r.name)
 def test_lock_pins_what_pyproject_allows(requirement):
     assert requirement.specifier.contains(LOCK[requirement.name])
 
@@ -68,7 +70,7 @@ def test_python_is_the_supported_one():
 
 def test_make_alone_prints_every_target():
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split()
-    printed = re.findall(r"^  make (\w+) ", make(), re.MULTILINE)
+    printed = re.findall(r"^  make ([\w-]+) ", make(), re.MULTILINE)
     assert printed == phony
 
 
@@ -77,18 +79,60 @@ def test_make_installs_torch_first_and_alone():
     assert recipe.index("grep '^torch=='") < recipe.index("-c requirements.lock")
 
 
+def test_the_site_is_installed_when_it_is_asked_for():
+    assert "pip" not in make("-n", "site", "PY=python")
+    assert "-e '.[site]' -c requirements.lock" in make("-n", "site-check", "VENV=/nonexistent/venv")
+
+
 def test_make_passes_settings_that_were_typed(monkeypatch):
     monkeypatch.setenv("MODEL", "left-over")
     assert make("-n", "reproduce", "PY=python").strip() == "python -m analysis_lib reproduce"
     line = make("-n", "reproduce", "PY=python", "MODEL=my model", "IMAGE_MODEL=b", "SAMPLES=3", "WINDOW=", "DEVICE=cpu")
-    assert line.strip().endswith("reproduce --model 'my model' --image-model 'b' --samples '3' --device 'cpu'")
+    given = ["--model", "my model", "--image-model", "b", "--samples", "3", "--device", "cpu"]
+    assert shlex.split(line)[-9:] == ["reproduce", *given]
+
+
+ODD = [
+    "it's",
+    "a  b ",
+    "a$b",
+    "$$",
+    "$(shell exit 1)",
+    "${HOME}",
+    "a$(b",
+    "a`id`b",
+    "a;b",
+    'a"b',
+    "a\\b\\",
+    "a#b",
+    "*",
+    "''",
+]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_settings_arrive_as_typed(value, tmp_path):
+    shown = tmp_path / "shown"
+    shown.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\n")
+    shown.chmod(0o755)
+    got = make("reproduce", f"PY={shown}", f"MODEL={value}", f"OUT={value}")
+    assert got == f"{['-m', 'analysis_lib', 'reproduce', '--model', value, '--out', value]}\n"
+    assert make("train", f"PY={shown}", f"OUT={value}") == f"{['-m', 'analysis_lib', 'train', '--out', value]}\n"
 
 
 def test_smoke_run_stays_away_from_committed_results():
-    line = make("-n", "smoke", "PY=python", "MODEL=mine", "SAMPLES=9").strip()
-    assert line.endswith("--samples 4 --map-samples 0 --model 'mine' --samples '9' --out build/smoke")  # the last holds
+    words = shlex.split(make("-n", "smoke", "PY=python", "MODEL=mine", "SAMPLES=9"))
+    few = ["--samples", "4", "--map-samples", "0", "--model", "mine", "--samples", "9"]  # the last holds
+    assert words[-10:] == [*few, "--out", "build/smoke"]
     with pytest.raises(subprocess.CalledProcessError) as failed:
         make("smoke", "PY=python", "OUT=data")
+    assert "leave OUT out" in failed.value.stderr
+
+
+def test_the_record_has_its_own_places():
+    assert make("-n", "record", "PY=python", "MODEL=smol-x").strip().endswith("record --model 'smol-x'")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        make("record", "PY=python", "OUT=elsewhere")
     assert "leave OUT out" in failed.value.stderr
 
 
@@ -102,7 +146,7 @@ def test_citation_names_the_study_and_the_paper():
 
 def test_readme_names_no_target_that_make_lacks():
     phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split())
-    assert set(re.findall(r"(?:^ +|`)make ([a-z]+)\b", README, re.MULTILINE)) <= phony
+    assert set(re.findall(r"(?:^ +|`)make ([a-z-]+)\b", README, re.MULTILINE)) <= phony
 
 
 def test_readme_links_lead_somewhere():

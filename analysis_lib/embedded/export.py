@@ -15,7 +15,8 @@ import torch
 
 from analysis_lib.embedded.door import load_benchmark
 from analysis_lib.embedded.lessons import FRAMES, GRID, PATCHES, SIZE
-from analysis_lib.embedded.network import EXIT, HEADS, LAYERS, MEAN, STD, WIDTH
+from analysis_lib.embedded.network import HEADS, MEAN, STD, WIDTH
+from analysis_lib.embedded.recipe import EXIT, LAYERS
 from analysis_lib.inputs.videos import load_clip
 from analysis_lib.models.loading import load_checkpoint
 from analysis_lib.models.merging import make_inputs, model_logits

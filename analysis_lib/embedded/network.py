@@ -15,11 +15,11 @@ from torch.nn import functional
 from analysis_lib.embedded import world
 from analysis_lib.embedded.lessons import GRID, PATCH, PATCHES, SIZE
 from analysis_lib.embedded.packer import IGNORE, Packer
+from analysis_lib.embedded.recipe import EXIT, LAYERS
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
-WIDTH, LAYERS, HEADS = 128, 12, 2
-EXIT = 7  # words are learned in the layers below, the look-up of their letter in those above
+WIDTH, HEADS = 128, 2
 QUIET, STILL = 0.02, 0.5  # weights of the mean square of what the layers up to EXIT write, anywhere and onto options
 VISION_HEADS = {"colour": 7, "shape": 4, "centre": 3, "scene": 5}  # numbers of labels; `centre` is a regression
 

@@ -50,6 +50,20 @@ KEYWORDS = {
     "spatial": [*COLOURS, *SHAPES, *SCENES],
     "temporal": [*VERBS.values(), *DIAGONALS, "first", "last", "move"],
 }
+# Other words for the same, for a model whose vocabulary was not made for this world. Left, right, top and bottom name
+# places as well as ways, so they are in neither list.
+NATURAL = {
+    "spatial": """color colors colour shape shapes object objects thing things background scene corner side middle
+        centre center edge tree trees sand water grass snow sky building buildings road floor room round
+        squares circles circular triangles triangular dark bright light""".split(),
+    "temporal": """moves moving moved movement motion goes going rise rising rose raised fall falling fell grow growing
+        grew growth larger bigger shrink shrinking smaller appear appearing appeared emerge disappear
+        disappearing disappeared vanish vanished fade fading jump jumping jumped spin turn turns turning
+        stop stops stopped stay stays remain remains change changes changing changed become becomes becoming
+        up down upward downward upwards downwards toward towards across forward then before after next later
+        now begin begins start starts end ends finally until while when time times transition sequence
+        direction north south east west northward""".split(),
+}
 
 
 def _choose(rng: np.random.Generator, text: str, answer: str, others: list[str], n: int) -> Question:

@@ -18,6 +18,8 @@ import numpy as np
 from analysis_lib.embedded.lessons import make_batch, make_drill, make_frames
 from analysis_lib.embedded.packer import Packer
 
+LAYERS, EXIT = 12, 7  # of the decoder; words are learned in the layers up to EXIT, the look-up of their letter above
+
 
 @dataclass(frozen=True)
 class Stage:

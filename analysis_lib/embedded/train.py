@@ -20,7 +20,6 @@ from tqdm import tqdm
 from analysis_lib import paths
 from analysis_lib.embedded.export import export, write_card
 from analysis_lib.embedded.network import (
-    EXIT,
     VISION_HEADS,
     WIDTH,
     align_loss,
@@ -30,7 +29,7 @@ from analysis_lib.embedded.network import (
     vision_loss,
 )
 from analysis_lib.embedded.packer import Packer
-from analysis_lib.embedded.recipe import FINISHES, STAGES, WORDS, Stage, batches_of
+from analysis_lib.embedded.recipe import EXIT, FINISHES, STAGES, WORDS, Stage, batches_of
 from analysis_lib.embedded.vocabulary import build_tokenizer
 from analysis_lib.errors import StudyError
 

@@ -5,7 +5,7 @@ figure: `figures/<model>/02_keywords.png` is drawn by `keywords`, and so for all
 import `findings`, and the tables of `study`."""
 
 # isort: off
-from analysis_lib.figures.bars import accuracy, bench, keywords, open_layers, pathways, verdicts
+from analysis_lib.figures.bars import accuracy, bench, fragility, keywords, open_layers, pathways, verdicts
 from analysis_lib.figures.curves import (
     CURVE_NOTE, answer_by_layer, cross_frame, frame_distance, halves, knockout_curves, options_to_last,
     to_true_option, video_question_last, window_sizes,

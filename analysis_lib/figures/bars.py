@@ -144,20 +144,48 @@ def pathways(pathway: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn
 
 def verdicts(table: pd.DataFrame) -> Drawn:
     """Every claim (rows) for every model (columns) as its verdict, with the effect and its interval in words."""
-    rows, models = list(dict.fromkeys(table["statement"])), list(dict.fromkeys(table["model"]))
-    fig, ax = plt.subplots(figsize=(4.1 + 1.9 * len(models), 0.36 * len(rows) + 1.2))
-    for row in table.itertuples():
-        x, y = models.index(row.model), rows.index(row.statement)
-        ax.add_patch(plt.Rectangle((x - 0.49, y - 0.46), 0.98, 0.92, color=VERDICTS[row.verdict], alpha=0.22, lw=0))
+    models = list(dict.fromkeys(table["model"]))
+    fig, ax, cells = _grid(table, "model", width=1.9, height=0.36)
+    for row, x, y in cells:
         ax.text(x, y - 0.14, row.verdict, ha="center", va="center", fontsize=8, fontweight="bold")
         ax.text(x, y + 0.24, row.brief, ha="center", va="center", fontsize=6.8)
-    ax.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     ax.set_xticks(range(len(models)), models, fontweight="bold")
+    headline(fig, "Each finding on each model")
+    return fig, table.drop(columns="brief")
+
+
+def fragility(table: pd.DataFrame) -> Drawn:
+    """Every claim (rows) under every variant of the study (columns) of `findings.fragility`: the effect on the colour
+    of its verdict, framed where the verdict is another than the reported one."""
+    variants = list(dict.fromkeys(table["variant"]))
+    fig, ax, cells = _grid(table, "variant", width=0.62, height=0.3)
+    for row, x, y in cells:
+        effect = "–" if np.isnan(row.effect) else f"{row.effect:.{2 if 'depth' in row.unit else 1}f}".replace("-", "−")
+        ax.text(x, y, effect, ha="center", va="center", fontsize=7, fontweight="bold" if row.flips else "normal")
+        if row.flips:
+            ax.add_patch(plt.Rectangle((x - 0.46, y - 0.42), 0.92, 0.84, fill=False, color="black", lw=1.2))
+    ax.set_xticks(range(len(variants)), [name.replace(" ", "\n", 1) for name in variants], fontsize=7)
+    flips, n = int(table["flips"].sum()), int((table["variant"] != variants[0]).sum())
+    names = dict.fromkeys(table.loc[table["flips"], "name"])
+    where = f": {', '.join(names)}" if flips else ""
+    patches = [plt.Rectangle((0, 0), 1, 1, color=VERDICTS[v], alpha=0.22, label=v) for v in VERDICTS]
+    headline(fig, f"{flips} of {n} repetitions end with another verdict{where}", patches, ncols=3)
+    return fig, table.drop(columns="brief")
+
+
+def _grid(table: pd.DataFrame, column: str, *, width: float, height: float) -> tuple[plt.Figure, plt.Axes, list]:
+    """Claims as rows, the values of `column` as columns, each cell in the colour of its verdict; cells are `width` by
+    `height` inches. The list has the table's rows with the place of each: (row, x, y)."""
+    rows, columns = list(dict.fromkeys(table["statement"])), list(dict.fromkeys(table[column]))
+    fig, ax = plt.subplots(figsize=(4.1 + width * len(columns), height * len(rows) + 1.2))
+    cells = [(row, columns.index(getattr(row, column)), rows.index(row.statement)) for row in table.itertuples()]
+    for row, x, y in cells:
+        ax.add_patch(plt.Rectangle((x - 0.49, y - 0.46), 0.98, 0.92, color=VERDICTS[row.verdict], alpha=0.22, lw=0))
+    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    headline(fig, "Each finding on each model")
     sns.despine(ax=ax, left=True, bottom=True)
-    return fig, table.drop(columns="brief")
+    return fig, ax, cells
 
 
 def bench(table: pd.DataFrame, gain: pd.DataFrame) -> Drawn:

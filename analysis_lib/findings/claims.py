@@ -5,10 +5,11 @@ threshold that was fixed from the paper before any result of this study was seen
 "reproduced", below is "not reproduced", anything else "undecided". Layers (1-based) enter as share of the depth: the
 window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import wraps
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ LOSS = 5.0  # points of accuracy: the paper's pathways lose at most 1
 FEWEST = 10  # videos; a bootstrap over fewer says little
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Claim:
     """One finding with its measured effect."""
 
@@ -39,6 +40,7 @@ class Claim:
     threshold: float
     n_videos: int  # the independent units
     p: float  # one-sided
+    rows: pd.DataFrame = field(compare=False)  # what it was measured on
 
     @property
     def title(self) -> str:
@@ -60,6 +62,10 @@ class Claim:
         said = form.format(*numbers, self.unit).replace("-", "−")
         return "no effect to locate" if np.isnan(self.effect) else said
 
+    def __repr__(self) -> str:
+        """With the digits that a reader needs: the others differ from one processor to the next."""
+        return f"Claim({self.name}: {self.verdict}, {self.brief})"
+
     def _repr_markdown_(self) -> str:
         """One paragraph for a notebook."""
         said = f"{self.n} samples from {self.n_videos} videos; it counts if above {self.threshold:g}".replace("-", "−")
@@ -78,7 +84,7 @@ def decide(name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, becau
         p = float((1 + (draws <= threshold).sum()) / (1 + len(draws)))  # bootstrap, that the effect is not above
         verdict, why = ("undecided", doubt) if doubt else _verdict(*found, threshold, n_videos)
     reason = f"{because} {why}".strip().replace(" -0.0 ", " 0.0 ")
-    return Claim(name, statement, *found, n, verdict, reason, unit, threshold, n_videos, p)
+    return Claim(name, statement, *found, n, verdict, reason, unit, threshold, n_videos, p, rows)
 
 
 def _verdict(effect: float, low: float, high: float, threshold: float, n_videos: int) -> tuple[str, str]:
@@ -107,8 +113,18 @@ def finding(name: str, statement: str, threshold: float, unit: str = "points", s
 
 def table(claims: Iterable[Claim]) -> pd.DataFrame:
     """One row per claim; `p_holm` corrects the one-sided p-values for the number of claims in the table."""
-    frame = pd.DataFrame([vars(claim) | {"brief": claim.brief} for claim in claims])
+    frame = pd.DataFrame([vars(claim) | {"brief": claim.brief} for claim in claims]).drop(columns="rows")
     return frame.assign(p_holm=stats.holm(frame["p"]))
+
+
+def summary(manifest: Mapping[str, Any], baseline: pd.DataFrame, *said: Claim | str) -> str:
+    """What a notebook found, in Markdown: model, benchmark, number of questions, day and commit of the measurement, and
+    a line a claim."""
+    when = " on ".join(filter(None, ["measured", manifest.get("date")]))
+    commit = f" at commit `{manifest['commit'][:7]}`" if manifest.get("commit") else ""
+    head = f"**{manifest['model']}** on *{manifest['benchmark']}*, {len(baseline)} questions, {when}{commit}."
+    lines = [f"**{c.verdict.capitalize()}:** {c.statement}, {c.brief}" if isinstance(c, Claim) else c for c in said]
+    return "\n".join([head, "", *(f"* {line[0].upper()}{line[1:]}." for line in lines)])
 
 
 def by_task(claim: Callable[..., Claim], *tables: pd.DataFrame) -> pd.DataFrame:

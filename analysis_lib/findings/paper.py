@@ -13,6 +13,7 @@ from analysis_lib.findings import claims, stats
 from analysis_lib.findings.claims import LOSS, ORDER, SMALLEST, band, centre, crossing, drops, finding
 
 OF_DEPTH = "of the depth"
+INTO_LAST = ("true_option->last", "question_only->last", "false_options->last")
 Effect = tuple[pd.Series, pd.DataFrame, *tuple[str, ...]]  # replicates, rows, the parts in words (`claims.decide`)
 
 
@@ -138,7 +139,8 @@ def answer_after_integration(emergence: pd.DataFrame, knockout: pd.DataFrame, ba
     the video->question drop, under the same draws of videos. Falsified if the answer is there before."""
     rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
     late = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
-    early = centre(drops(knockout, baseline, "video->question")[0]["video->question"])
+    curves, cut = drops(knockout, baseline, "video->question")
+    early, rows = centre(curves["video->question"]), pd.concat([rows, cut])
     return late - early, rows, f"Integration sits at {_share(early)} of the depth, the answer at {_share(late)}."
 
 
@@ -146,10 +148,9 @@ def answer_after_integration(emergence: pd.DataFrame, knockout: pd.DataFrame, ba
 def true_option_dominates(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
     """Figure 7. Effect: mean drop over all layers when true_option->last is cut, minus the larger of the drops for the
     question without options and the false options. Falsified if another source carries as much."""
-    names = ["true_option->last", "question_only->last", "false_options->last"]
-    curves, rows = drops(knockout, baseline, *names)
-    true, *others = (curves[name].mean(axis=1) for name in names)
-    parts = ", ".join(f"{name} {mean[0]:.1f} %" for name, mean in zip(names, [true, *others], strict=True))
+    curves, rows = drops(knockout, baseline, *INTO_LAST)
+    true, *others = (curves[name].mean(axis=1) for name in INTO_LAST)
+    parts = ", ".join(f"{name} {mean[0]:.1f} %" for name, mean in zip(INTO_LAST, [true, *others], strict=True))
     return true - np.maximum(*others), rows, f"Mean drop over all layers: {parts}."
 
 

@@ -110,13 +110,15 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
     return table if mean.empty else mean
 
 
-def change_table(rows: pd.DataFrame, baseline: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
-    """What knockouts do: mean change in % with its interval per task, series (column `series`, or else `edge_set`) and
-    `cell` (layer, say) on correctly answered samples. `p` tests all cells of a task and series at once (`max_t`)."""
+def change_table(rows: pd.DataFrame, baseline: pd.DataFrame, cell: list[str],
+                 value: str = "relative_change") -> pd.DataFrame:  # fmt: skip
+    """What knockouts do: mean change (of `value`; in %) with its interval per task, series (column `series`, or else
+    `edge_set`) and `cell` (layer, say) on correctly answered samples. `p` tests all cells of a task and series at once
+    (`max_t`)."""
     kept, series = attach(rows, baseline), "series" if "series" in rows else "edge_set"
-    table = task_intervals(kept, "relative_change", [series, *cell])
+    table = task_intervals(kept, value, [series, *cell])
     parts = pd.concat([kept, kept.assign(task=MEAN_OF_TASKS)]).groupby(["task", series])
-    tests = {key: max_t(part, "relative_change", cell) for key, part in parts}
+    tests = {key: max_t(part, value, cell) for key, part in parts}
     p = pd.concat(tests, names=["task", series]).reset_index(["task", series])
     return table.merge(p, on=["task", series, *cell], how="left")
 

@@ -3,7 +3,7 @@
 A model's results are the folders `<model>/<benchmark>-k<window>-<style>` that the other notebooks filled. What they did
 not measure is left out, so a finding can be absent, but never guessed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,26 @@ from analysis_lib.errors import StudyError
 from analysis_lib.findings import claims, paper, stats
 from analysis_lib.instrument.edges import ROUTES
 from analysis_lib.study.request import check_request
-from analysis_lib.study.tables import read_table
+from analysis_lib.study.tables import read_manifest, read_table
+
+STORED = ("baseline", "controls", "knockout", "emergence", "lens", "pathway")
+# Each finding: the function, the tables that it takes, and the edge sets that have to be among the knockouts.
+CLAIMS: tuple[tuple[Callable[..., claims.Claim], tuple[str, ...], tuple[str, ...]], ...] = (
+    (paper.above_chance, ("baseline",), ()),
+    (paper.temporal_evidence, ("controls", "baseline"), ()),
+    (paper.cross_frame_early, ("knockout", "baseline"), ("cross-frame",)),
+    (paper.video_training, ("knockout", "image", "baseline"), ("cross-frame",)),
+    (paper.early_half_accuracy, ("bottom_up", "top_down", "baseline"), ()),
+    (paper.integration_in_the_middle, ("knockout", "baseline"), ("video->question",)),
+    (paper.integration_before_answer, ("knockout", "baseline"), ("video->question", "question->last")),
+    (paper.temporal_words_later, ("lens", "baseline"), ()),
+    (paper.answer_in_second_half, ("emergence", "baseline"), ()),
+    (paper.answer_after_integration, ("emergence", "knockout", "baseline"), ("video->question",)),
+    (paper.true_option_dominates, ("knockout", "baseline"), paper.INTO_LAST),
+    (paper.pathway_keeps_accuracy, ("pathway", "evaluation"), ()),
+    (paper.pathway_beats_random, ("pathway", "evaluation"), ()),
+    (paper.most_edges_closed, ("pathway", "evaluation"), ()),
+)
 
 
 def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> dict[str, Path]:
@@ -28,41 +47,49 @@ def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> di
     return found
 
 
-def stored_claims(folder: Path, image_folder: Path | None = None) -> Iterator[claims.Claim]:
-    """Every finding that the tables in `folder` (and beside it) allow, in the order of the notebooks. `image_folder`
-    holds the results of the model's image-only base."""
-    baseline, controls, knockout = (read_table(folder, name) for name in ("baseline", "controls", "knockout"))
-    emergence, lens, pathway = (read_table(folder, name) for name in ("emergence", "lens", "pathway"))
-    cut = set(knockout["edge_set"])
-    yield paper.above_chance(baseline)
-    if len(controls):
-        yield paper.temporal_evidence(controls, baseline)
-    if not baseline["correct"].any():
-        return  # everything below is about right answers
-    if "cross-frame" in cut:
-        yield paper.cross_frame_early(knockout, baseline)
-        if image_folder not in (None, folder):
-            yield paper.video_training(knockout, read_table(image_folder, "knockout"), baseline)
-    halves = [folder.with_name(folder.name.replace("-center", style)) for style in ("-bottom_up", "-top_down")]
-    if all((half / "knockout.parquet").exists() for half in halves):
-        yield paper.early_half_accuracy(*(read_table(half, "knockout") for half in halves), baseline)
-    if {"video->question", "question->last"} <= cut:
-        yield paper.integration_in_the_middle(knockout, baseline)
-        yield paper.integration_before_answer(knockout, baseline)
-    if len(lens):
-        yield paper.temporal_words_later(lens, baseline)
-    if len(emergence):
-        yield paper.answer_in_second_half(emergence, baseline)
-        if "video->question" in cut:
-            yield paper.answer_after_integration(emergence, knockout, baseline)
-    if "true_option->last" in cut:
-        yield paper.true_option_dominates(knockout, baseline)
-    if cut.issuperset(ROUTES.values()):  # the pathway's ranges come from half of the videos, its test from the others
-        ranges = claims.effective_ranges(knockout, stats.split_videos(baseline, "selection"))
-        measured = pathway[pathway["ranges"] == check_request(model=folder.parent.name, ranges=ranges).ranges_name]
-        if len(measured):
-            for claim in (paper.pathway_keeps_accuracy, paper.pathway_beats_random, paper.most_edges_closed):
-                yield claim(measured, stats.split_videos(baseline, "evaluation"))
+def stored_tables(
+    folder: Path, image_folder: Path | None = None, *, samples: Collection[str] | None = None
+) -> dict[str, pd.DataFrame]:
+    """The tables that claims are made of, by name; those that are not stored are empty. Beside the tables of `folder`:
+    `image`, the knockouts of the model's image-only base in `image_folder`; `bottom_up` and `top_down`, the one-sided
+    knockouts beside `folder`; `evaluation`, the half of the baseline on which pathways are tested, and of `pathway` the
+    rows whose ranges come from the other half. `samples` (None: all) limits all of them to these sample_ids."""
+    tables = {name: read_table(folder, name) for name in STORED}
+    for style in ("bottom_up", "top_down"):
+        tables[style] = read_table(folder.with_name(folder.name.replace("-center", f"-{style}")), "knockout")
+    own = image_folder in (None, folder)
+    tables["image"] = tables["knockout"].iloc[:0] if own else read_table(image_folder, "knockout")
+    if samples is not None:
+        tables = {name: table[table["sample_id"].isin(samples)] for name, table in tables.items()}
+    baseline, pathway = tables["baseline"], tables["pathway"]
+    seed = read_manifest(folder).get("settings", {}).get("seed", 0)  # of the halves, as notebook 04 drew them
+    tables["evaluation"] = stats.split_videos(baseline, "evaluation", seed=seed)
+    if baseline["correct"].any() and {*tables["knockout"]["edge_set"]}.issuperset(ROUTES.values()):
+        ranges = claims.effective_ranges(tables["knockout"], stats.split_videos(baseline, "selection", seed=seed))
+        name = check_request(model=folder.parent.name, ranges=ranges).ranges_name
+        pathway = pathway[pathway["ranges"] == name]
+    else:
+        pathway = pathway.iloc[:0]  # without ranges there is nothing to say about them
+    return tables | {"pathway": pathway}
+
+
+def claims_of(tables: Mapping[str, pd.DataFrame], changed: Collection[str] = ()) -> Iterator[claims.Claim]:
+    """Every finding that `tables` (see `stored_tables`) allow, in the order of the notebooks; with `changed`, names of
+    tables, only the findings that read one of them."""
+    cut, right = set(tables["knockout"]["edge_set"]), tables["baseline"]["correct"].any()
+    for claim, names, edges in CLAIMS:
+        about_right = claim not in (paper.above_chance, paper.temporal_evidence)
+        able = all(len(tables[name]) for name in names) and cut.issuperset(edges) and (right or not about_right)
+        if able and (not changed or {*names} & {*changed}):
+            yield claim(*(tables[name] for name in names))
+
+
+def stored_claims(
+    folder: Path, image_folder: Path | None = None, *, samples: Collection[str] | None = None
+) -> Iterator[claims.Claim]:
+    """Every finding that the tables in `folder` (and beside it) allow. `image_folder` holds the results of the model's
+    image-only base; `samples` are the sample_ids that count (None: all)."""
+    return claims_of(stored_tables(folder, image_folder, samples=samples))
 
 
 def across_models(benchmark: str, *, model: str, image_model: str, window: str = "auto", out: str = "") -> pd.DataFrame:

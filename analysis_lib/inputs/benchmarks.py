@@ -9,7 +9,6 @@ store compares before it mixes old rows with new ones."""
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -118,15 +117,11 @@ def _known_task(task: str, known: Sequence[str], form: Format) -> str:
     """The known name of a task, which may be written as in the paper ("Action Antonym")."""
     if task in known:
         return task
-    same = next((name for name in (*known, *form.counts) if _bare(name) == _bare(task)), None)
+    same = next((name for name in (*known, *form.counts) if sources.bare(name) == sources.bare(task)), None)
     if same in known:
         return same
     problem = f"the task {same} is not in this download of {form.title}" if same else f"unknown task {task!r}"
     raise StudyError(f"{problem}; known: {', '.join(known)}")
-
-
-def _bare(task: str) -> str:
-    return re.sub(r"[\W_]", "", task.lower())
 
 
 def _question(item: Any, task: str, index: int, root: Root, form: Format, hashes: Mapping[str, str]) -> Sample | Skip:

@@ -57,7 +57,7 @@ def examine(spec: str) -> Report:
         report.problems.append(f"half a download: {partial} files are incomplete; run the same `hf download` again")
     items = [item for group in sources.read_items(root, form, known).values() for item in group]
     held = set().union(*(item for item in items if isinstance(item, dict)))
-    if unread := sorted(held - sources.fields_of(form) - {*form.bounds, *form.optional, form.identity}):
+    if unread := sorted(held - sources.fields_of(form) - {*form.bounds, *form.optional, form.identity, *form.lookup}):
         report.notes.append(f"fields that nothing reads: {', '.join(unread)}")
     return report
 

@@ -5,9 +5,6 @@ client downloads or finds in its cache. Annotations are not trusted: a path in t
 or reaches through a link out of the benchmark is refused before anything is read there. What is wrong with a whole
 download ends in one StudyError, what is wrong with one item in a SampleError."""
 
-import csv
-import io
-import json
 import os
 import re
 from collections import Counter
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.inputs import files
 from analysis_lib.inputs.formats import Format
 
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@(\w+))?")
@@ -39,7 +37,9 @@ def find_root(name: str, given: str, form: Format) -> Root:
         raise StudyError(f"the benchmark {name} needs its folder: {name}:ROOT, where ROOT holds {where}")
     folder, hub = Path(given).expanduser(), HUB_ID.fullmatch(given)
     if hub and not folder.exists():
-        snapshot = _fetch(name, *hub.groups(), (*form.annotations, f"{form.videos.partition('/')[0]}/*"))
+        beside = [f"*{name}" for name in form.lookup[:1]]
+        needed = dict.fromkeys([*form.annotations, *beside, *(f"{p.partition('/')[0]}/*" for p in form.videos)])
+        snapshot = _fetch(name, *hub.groups(), tuple(needed))
         root = Root(snapshot, snapshot.resolve().parent.parent)  # its files are links into the cache of this set
         if not annotation_files(root, form):
             raise StudyError(f"{given} holds no {where}; is it a copy of {form.title} as published?")
@@ -81,22 +81,43 @@ def _fetch(name: str, repo: str, revision: str | None, needed: tuple[str, ...]) 
         raise StudyError(f"{repo} cannot be downloaded ({type(error).__name__}): {by_hand}") from error
 
 
-def _matches(folder: Path, form: Format) -> list[Path]:
-    """The files of the first pattern that matches; all patterns together where any file would do (one is allowed)."""
-    found = [sorted(f for f in folder.glob(p) if f.name[0] != ".") for p in form.annotations]  # no ._x.json of a Mac
+def bare(name: str) -> str:
+    """A task's name without what differs from one writing of it to another."""
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _matches(folder: Path, form: Format) -> list[tuple[Path, str]]:
+    """The files of the first pattern that matches, each with what the pattern's first `*` stands for; those of all
+    patterns where any file would do (one is allowed)."""
+    found = []
+    for pattern in form.annotations:
+        task = re.escape(pattern).replace(r"\*", "(.*?)", 1).replace(r"\*", ".*").replace(r"\?", ".")
+        here = sorted(f for f in folder.glob(pattern) if f.name[0] != ".")  # no ._x.json of a Mac
+        names = (re.fullmatch(task, f.relative_to(folder).as_posix()) for f in here)
+        found.append([(f, name[1] if name and name.groups() else "") for f, name in zip(here, names, strict=True)])
     return sum(found, []) if form.strict else next(filter(None, found), [])
 
 
 def annotation_files(root: Root, form: Format) -> dict[str, Path]:
-    """The annotation files below ROOT, sorted, by what `*` stands for. StudyError if one lies outside or has rivals."""
-    files = _matches(root.folder, form)
-    for file in files:
-        if not file.resolve().is_relative_to(root.fence):
-            raise StudyError(f"{file} is a link that leaves {root.folder}; put the file itself there")
-    if form.strict and len(files) > 1:
-        raise StudyError(f"{root.folder} holds {', '.join(f.name for f in files)}; keep one file of questions there")
-    before, _, after = form.annotations[0].rpartition("/")[2].partition("*")
-    return {file.name.removeprefix(before).removesuffix(after): file for file in files}
+    """The annotation files below ROOT by task, sorted: what `*` stands for, written as in the format. StudyError if
+    one lies outside or has rivals."""
+    found, written = _matches(root.folder, form), {bare(task): task for task in form.counts}
+    for file, _ in found:
+        _stay_inside(root, file)
+    if form.strict and len(found) > 1:
+        raise StudyError(f"{root.folder} holds {', '.join(f.name for f, _ in found)}; keep one file of questions there")
+    tasks: dict[str, Path] = {}
+    for file, name in found:
+        task = written.get(bare(name), name)
+        if task in tasks:
+            raise StudyError(f"{tasks[task]} and {file} both hold the task {task or form.title}; keep one of them")
+        tasks[task] = file
+    return tasks
+
+
+def _stay_inside(root: Root, file: Path) -> None:
+    if not file.resolve().is_relative_to(root.fence):
+        raise StudyError(f"{file} is a link that leaves {root.folder}; put the file itself there")
 
 
 def task_names(root: Root, form: Format) -> list[str]:
@@ -111,7 +132,7 @@ def read_items(root: Root, form: Format, tasks: Collection[str] | None = None) -
     found: dict[str, list[Any]] = {}
     for name, file in annotation_files(root, form).items():
         if form.task or tasks is None or name in tasks:
-            for number, item in enumerate(_read(file, form), 1):
+            for number, item in enumerate(_read(root, file, form), 1):
                 found.setdefault(_task_field(file, number, item, form) if form.task else name, []).append(item)
     return {task: items for task, items in found.items() if tasks is None or task in tasks}
 
@@ -126,22 +147,26 @@ def _task_field(file: Path, number: int, item: Any, form: Format) -> str:
     return task.strip()
 
 
-def _read(file: Path, form: Format) -> list[Any]:
+def _read(root: Root, file: Path, form: Format) -> list[Any]:
     """The questions of one file, which holds a list of items, or a JSON object that maps ids to items."""
-    try:
-        items = _parse(file)
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
-        kind = "parquet" if file.suffix == ".parquet" else file.suffix.lstrip(".").upper()
-        fix = "mend it" if form.strict else "download it again"
-        raise StudyError(f"{file} cannot be read as {kind} ({error}); {fix}") from error
+    items = files.load(file, _fix(form))
+    keys: list[str] = []
     if isinstance(items, dict) and all(isinstance(item, dict) for item in items.values()):
-        items = list(items.values())
+        keys, items = [*items], [*items.values()]
     if not isinstance(items, list) or not items:
         raise StudyError(f"{file} must hold a list of questions")
     ids = Counter(str(item[form.identity]) for item in items if isinstance(item, dict) and form.identity in item)
     if twice := [name for name, count in ids.items() if count > 1]:
         raise StudyError(f"{file} holds the {form.identity} {twice[0]!r} twice; download it again, or remove one")
-    questions = [question for item in items for question in form.expand(item)]
+    items = _look_up(root, file, form, items) if form.lookup else items
+    questions = [
+        question
+        for item, key in zip(items, keys or [""] * len(items), strict=True)
+        for question in form.expand(item, key)
+    ]
+    if not questions:
+        where = f" without {form.lookup[0]} beside it" if form.lookup else ""
+        raise StudyError(f"{file} holds no question with an answer{where}; {_fix(form)}")
     dicts = [item for item in questions if isinstance(item, dict)]
     held, needed = set().union(*dicts), fields_of(form)
     known = needed | {*form.optional}
@@ -152,66 +177,56 @@ def _read(file: Path, form: Format) -> list[Any]:
     return questions
 
 
-def _parse(file: Path) -> Any:
-    if not file.is_file():  # a pipe would block for ever
-        raise OSError("not a file")
-    if file.suffix == ".parquet":
-        import pyarrow.parquet  # heavy
-
-        return pyarrow.parquet.read_table(file).to_pylist()
-    text = file.read_text(encoding="utf-8-sig")
-    if file.suffix == ".csv":
-        return [_csv_item(row) for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)]
-    if file.suffix == ".jsonl":
-        return [json.loads(line, object_pairs_hook=_unique) for line in text.split("\n") if line.strip()]
-    return json.loads(text, object_pairs_hook=_unique)
+def _fix(form: Format) -> str:
+    return "mend it" if form.strict else "download it again"
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of two equal keys a plain dict would hide the first."""
-    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
-        raise ValueError(f"the key {twice[0]!r} is there twice")
-    return dict(pairs)
-
-
-def _csv_item(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without its empty cells; options are a JSON list, or texts with | between."""
-    if None in row:
-        raise ValueError(f"a row has more cells than the header: {row[None]}")
-    item = {key.strip(): cell.strip() for key, cell in row.items() if cell and cell.strip()}
-    options = item.get("options", "")
-    split = json.loads(options) if options.startswith("[") else [part.strip() for part in options.split("|")]
-    return item | ({"options": split} if options else {})
+def _look_up(root: Root, file: Path, form: Format, items: list[Any]) -> list[Any]:
+    """Items with the field that a file beside theirs holds for some of them, by the field that is its key."""
+    name, key, field = form.lookup
+    beside = file.with_name(name)
+    if not beside.exists():
+        return items
+    _stay_inside(root, beside)
+    table = files.load(beside, _fix(form))
+    if not isinstance(table, dict):
+        raise StudyError(f"{beside} must map each {key} to its {field}; {_fix(form)}")
+    found = [table.get(str(item.get(key))) if isinstance(item, dict) else None for item in items]
+    return [item if value is None else item | {field: value} for item, value in zip(items, found, strict=True)]
 
 
 def fields_of(form: Format) -> set[str]:
     """The fields without which no question can be made."""
-    return {*_path_fields(form), form.question, form.options, form.answer, form.task} - {"", *form.optional}
+    needed = {*_path_fields(form.videos[0]), form.question, form.options, form.answer, form.task}
+    return needed - {"", *form.optional}
 
 
-def _path_fields(form: Format) -> list[str]:
+def _path_fields(pattern: str) -> list[str]:
     """The item's fields in the path of its video."""
-    return [name for name in re.findall(r"{(\w+)}", form.videos) if name not in ("task", "folder")]
+    return [name for name in re.findall(r"{(\w+)}", pattern) if name not in ("task", "folder")]
 
 
 def video_of(root: Root, form: Format, task: str, item: Any) -> tuple[Path, str]:
-    """Where an item's video is to be, and its name inside the benchmark. SampleError if the path is refused."""
-    values = {name: text_of(item, name) for name in _path_fields(form)}
+    """Where an item's video is, or is to be if it is in none of the format's places, and its name inside the benchmark,
+    the same in every place. SampleError if the path is refused."""
+    values = {name: text_of(item, name) for name in _path_fields(form.videos[0])}
+    more = [name for pattern in form.videos[1:] for name in _path_fields(pattern) if name in item]
+    values |= {name: text_of(item, name) for name in more}
     for value in values.values():
         if value.startswith(("/", "\\", "~")) or re.match(r"\w:[\\/]", value) or ".." in re.split(r"[\\/]", value):
             raise SampleError(f"the path {value!r} leaves the benchmark's folder; nothing outside of it is read")
-    inside = form.videos.format(task=task, folder=form.folders.get(task, ""), **values)
-    path = root.folder / inside
-    ended = [path.with_name(path.name + ending) for ending in form.endings] or [path]
+    values |= {"task": task, "folder": form.folders.get(task, "")}
+    places = [p.format(**values) for p in form.videos if {*_path_fields(p)} <= {*values}]
+    ended = [root.folder / f"{place}{ending}" for place in places for ending in form.endings or ("",)]
     path = next((candidate for candidate in ended if os.path.exists(candidate)), ended[0])  # False for any bad name
     try:
-        files = [path, *(path.iterdir() if path.is_dir() else ())]  # or the pictures in a folder of frames
-        left = any(not file.resolve().is_relative_to(root.fence) for file in files)
+        held = [path, *(path.iterdir() if path.is_dir() else ())]  # or the pictures in a folder of frames
+        left = any(not file.resolve().is_relative_to(root.fence) for file in held)
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that no file can have
-        raise SampleError(f"the path {inside!r} cannot be followed") from error
+        raise SampleError(f"the path {places[0]!r} cannot be followed") from error
     if left:
-        raise SampleError(f"{inside} is a link that leaves the benchmark's folder; nothing outside of it is read")
-    return path, inside.partition("/")[2]
+        raise SampleError(f"{places[0]} is a link that leaves the benchmark's folder; nothing outside of it is read")
+    return path, places[0].partition("/")[2]
 
 
 def text_of(item: Any, key: str) -> str:

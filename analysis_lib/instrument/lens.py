@@ -53,6 +53,13 @@ def logit_lens(vlm: VideoLLM, clean: Clean, keywords: Mapping[str, Sequence[str]
     return pd.DataFrame(rows, columns=["layer", "keyword", "kind", "count"]), top
 
 
+def is_one_token(vlm: VideoLLM, word: str) -> bool:
+    """Whether the vocabulary has the word, inside a sentence, as one token."""
+    lead = len(vlm.tokenizer("a")["input_ids"])
+    ids = vlm.tokenizer(f"a {word}")["input_ids"][lead:]
+    return len(ids) == 1 and ids[0] != vlm.tokenizer.unk_token_id
+
+
 def first_token_ids(vlm: VideoLLM, word: str) -> list[int]:
     """Ids of all tokens that spell the first sub-token of a word inside a sentence; StudyError if the word is empty."""
     lead = len(vlm.tokenizer("a")["input_ids"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
+from analysis_lib.models.bases import base_of
 from analysis_lib.models.families import DECODER_CONFIG, family_of, has_video_processor
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
@@ -35,6 +36,7 @@ def check_folder(folder: Path) -> Path:
     if not list(folder.glob("*.safetensors")):
         fix = "download the checkpoint completely, or save it as safetensors"
         raise StudyError(f"{folder} holds no weights (*.safetensors); {fix}")
+    base_of(folder)
     needed = ["tokenizer.json"]
     if not (family.protocol == "chat" and has_video_processor(folder)):
         needed.append("preprocessor_config.json")  # older checkpoints keep the video processor's settings here
@@ -67,9 +69,9 @@ def fetch(model: str) -> tuple[Path, str]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One hash over all weight files, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    """One hash over all weight files, in the order of their names, and over those of the base that they stand on."""
+    digest, base = hashlib.sha256(), base_of(folder)
+    for path in [*sorted(folder.glob("*.safetensors")), *([base] if base else [])]:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

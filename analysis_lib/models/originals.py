@@ -14,14 +14,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from analysis_lib import paths
 from analysis_lib.errors import StudyError
+from analysis_lib.models.bases import ADAPTER, ADAPTER_WEIGHTS, base_of
 
 FRAMES = 8  # shown to every model of the paper
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, torch.Tensor]
-BASES = paths.DATA / "base"  # language models that adapters stand on, git-ignored
-FETCHED = {"smollm2-135m-instruct": "make base"}  # what to type for a base that is not there
 
 
 def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +31,7 @@ def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     files = [file for file in sorted(folder.glob("*.safetensors")) if file.name != ADAPTER_WEIGHTS]
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     if adapted:
-        tensors = with_adapters(folder, base_tensors(folder, tensors) | tensors, config.get("lora_alpha"))
+        tensors = with_adapters(folder, base_tensors(folder) | tensors, config.get("lora_alpha"))
     if translate is None:
         from transformers import AutoConfig  # heavy
 
@@ -116,23 +113,11 @@ FORMATS = {"llava_next": _llava_next, "internvl_chat": _internvl_chat}
 PLAIN = {"use_dora": False, "fan_in_fan_out": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
 
 
-def base_tensors(folder: Path, own: Tensors) -> Tensors:
-    """The weights of the base of the checkpoint in `folder`, under the names that they have in a `llava` checkpoint;
-    none if its `own` weights are whole. Raises StudyError if the base is needed and not there, or not named."""
-    stated = folder / ADAPTER
-    if not stated.exists() or any(name.endswith("embed_tokens.weight") for name in own):
-        return {}
-    name = json.loads(stated.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
-    base = check_base(name.rpartition("/")[2]) / "model.safetensors"
-    return {f"language_model.{name}": tensor for name, tensor in load_file(base).items()}
-
-
-def check_base(name: str) -> Path:
-    """The folder of the base `name`, if it is complete. Raises StudyError with what to type."""
-    if name and (BASES / name / "model.safetensors").is_file():
-        return BASES / name
-    fix = f"type: {FETCHED[name]}" if name in FETCHED else "put its folder there, or merge the adapters"
-    raise StudyError(f"the language model {name!r} under this checkpoint is not in {BASES}; {fix}")
+def base_tensors(folder: Path) -> Tensors:
+    """The weights of the base under the checkpoint in `folder` (`bases.base_of`), under the names that they have in a
+    `llava` checkpoint; none if its own weights are whole."""
+    base = base_of(folder)
+    return {f"language_model.{name}": tensor for name, tensor in load_file(base).items()} if base else {}
 
 
 def with_adapters(folder: Path, tensors: Tensors, alpha: float | None = None) -> Tensors:

@@ -1,4 +1,4 @@
-"""What runs and sums up the study: executed notebooks, the numbers in README.md, the cost of a sweep.
+"""What runs and sums up the study: notebooks, agreement with the record, README.md, costs, drift, and the site.
 
-In: settings of the command line. Out: executed notebooks, blocks of README.md, data/bench. May import every other room.
-"""
+In: settings of the command line. Out: executed notebooks, a report, blocks of README.md, tables in data, build/site.
+May import every other room."""

@@ -1,4 +1,4 @@
-"""Writes numbers into README.md, between marks, from stored results alone: the findings, and the cost of a sweep."""
+"""Writes numbers into README.md, between marks, from stored results alone: findings, the cost of a sweep, drift."""
 
 from pathlib import Path
 
@@ -19,18 +19,43 @@ FINDINGS = {  # of the paper, by the notebook that measures them: the statement,
 }  # fmt: skip
 
 
+MODELS = {  # the natural model first: its image-only base, and what it is for
+    "smol": ("smol-image", "trained the ordinary way"),
+    "embedded": ("embedded-image", "the positive control"),
+}
+
+
 def findings_block() -> str:
-    """Markdown: the embedded model's accuracy, and one row per finding with each claim's effect and verdict."""
-    table = findings.across_models("embedded", model="embedded", image_model="embedded-image")
-    own = table.query("model == 'embedded'").set_index("name")
-    able = own.loc["above chance"]
-    text = f"On the embedded Video LLM, {able['n']} questions. {able['reason']} Intervals are 95 %, over videos.\n\n"
-    text += "| finding of the paper | measured here | notebook |\n|---|---|---|\n"
+    """Markdown: each measured model's accuracy, and a row per claim with its effect and verdict on each of them."""
+    stored = findings.stored_folders("embedded")
+    models = {name: MODELS[name] for name in MODELS if name in stored}
+    claims = {name: _claims_of(name, image) for name, (image, _) in models.items()}
+    able = (f"`{name}`: {own.loc['above chance', 'n']} questions. {own.loc['above chance', 'reason']}"
+            for name, own in claims.items())  # fmt: skip
+    text = f"{' '.join(able)} Intervals are 95 %, over videos.\n\n"
+    heads = [f"`{name}`, {purpose}" for name, (_, purpose) in models.items()]
+    text += f"| finding of the paper | claim | {' | '.join(heads)} |\n|{'---|' * (2 + len(models))}\n"
     for notebook, (statement, names) in FINDINGS.items():
-        measured = own.loc[[name for name in names if name in own.index]].itertuples()
-        said = "<br>".join(f"{claim.statement}: {claim.brief}, **{claim.verdict}**" for claim in measured)
-        text += f"| {statement} | {said} | [{notebook[:2]}](notebooks/executed/embedded/{notebook}.ipynb) |\n"
+        number, first = notebook[:2], next(iter(models))
+        finding = f"{statement} ([{number}](notebooks/executed/{first}/{notebook}.ipynb))"
+        for name in names:
+            said = [_said(own, name) for own in claims.values()]
+            text += f"| {finding} | {_statement(claims, name)} | {' | '.join(said)} |\n"
+            finding = ""
     return text
+
+
+def _claims_of(model: str, image_model: str) -> pd.DataFrame:
+    table = findings.across_models("embedded", model=model, image_model=image_model)
+    return table[table["model"] == model].set_index("name")
+
+
+def _statement(claims: dict[str, pd.DataFrame], name: str) -> str:
+    return next((own.loc[name, "statement"] for own in claims.values() if name in own.index), name)
+
+
+def _said(own: pd.DataFrame, name: str) -> str:
+    return f"**{own.loc[name, 'verdict']}**, {own.loc[name, 'brief']}" if name in own.index else "not measured"
 
 
 def cost_block() -> str:
@@ -58,7 +83,28 @@ def _compared(cost: pd.Series, form: str) -> str:
     return ", ".join(f"{form.format(cost[name])} {name}{more}" for name, more in ({"exact": ""} | times).items())
 
 
-BLOCKS = {"findings": findings_block, "cost": cost_block}
+def drift_block() -> str:
+    """Markdown: how far numbers drifted when one thing was changed, a row each."""
+    table = pd.read_csv(paths.DATA / "drift.csv")
+    text = (
+        "| changed | probabilities | margins | other answers | other verdicts | effects |\n|---|---|---|---|---|---|\n"
+    )
+    for changed, rows in table.groupby("changed", sort=False):
+        rows, found = rows[rows["what"] != "findings"], rows[rows["what"] == "findings"].iloc[0]
+        far = (f"{rows[f'{kind}_99'].max():.2g}, {rows[kind].max():.2g}" for kind in ("probability", "margin"))
+        answers = f"{rows['answers'].sum():.0f} of {rows['rows'].sum():,.0f} rows"
+        verdicts = f"{found['verdicts']:.0f} of {found['rows']:.0f}"
+        moved = f"{float(f'{100 * found.effect:.2g}'):g} %"
+        text += f"| {changed} | {' | '.join(far)} | {answers} | {verdicts} | {moved} |\n"
+    asked = table.loc[table["what"] == "baseline", "rows"].max()
+    return text + (
+        f"\nAgainst one CPU thread, on {asked:.0f} questions. Probabilities and margins (logits): what 99 % of a "
+        "table's rows stay within, and the furthest. Effects: the furthest, in % of half of its interval. Another "
+        "seed draws other questions; the record was measured at another commit.\n"
+    )
+
+
+BLOCKS = {"findings": findings_block, "cost": cost_block, "drift": drift_block}
 
 
 def write_readme(path: Path = paths.ROOT / "README.md") -> None:

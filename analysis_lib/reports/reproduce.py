@@ -1,12 +1,16 @@
 """The whole study in one command: `python -m analysis_lib reproduce` executes the notebooks in order.
 
-A notebook has one cell tagged `parameters`, of lines such as `samples: int = 0  # a task, 0 = all`. Among them are
-`model`, `out` ("": the committed places; else a folder for everything, copies in OUT/executed/<model>) and `compute`
-(False: draw stored results, without a model). An option goes to every selected notebook that takes it; refused are one
-that none takes, and a redraw or another folder where a single notebook could not follow. Nothing is skipped because it
-ran before: the results store knows which rows exist, so a second run only draws."""
+A reproduction measures into a place of its own and never touches the record (`data/results`, `figures` and
+`notebooks/executed`); the verb `record` alone writes there. A notebook has one cell tagged `parameters`, of lines such
+as `samples: int = 0  # a task, 0 = all`. Among them are `model`, `out` ("": the record; else a folder for everything,
+copies in OUT/executed/<model>) and `compute` (False: draw stored results, without a model). An option goes to every
+selected notebook that takes it; refused are one that none takes, and a redraw or another folder where a single notebook
+could not follow. Nothing is skipped because it ran before: the results store knows which rows exist, so a second run
+only draws."""
 
 import csv
+import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +20,38 @@ from typing import Any
 from analysis_lib import paths
 from analysis_lib.embedded import door
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs.benchmarks import is_open
+from analysis_lib.inputs.benchmarks import benchmark_name, is_open
 from analysis_lib.reports.runner import check_parameters, parameters_of, run_notebook
 from analysis_lib.study.request import check_request
 from analysis_lib.study.tables import SECONDS
 
 MAPS = {"widths", "pairs", "heads"}  # what is measured on `map_samples` questions a task
 FOR_ALL = ("compute", "out")  # a notebook that ignored one of these would measure, or overwrite committed files
+
+
+def own_place(model: str) -> str:
+    """The folder of a model's reproductions, as seen from here."""
+    return os.path.relpath(paths.BUILD / "reproduce" / Path(model).name)
+
+
+def drawing_place(model: str, benchmark: str) -> str:
+    """Where stored results of a model are redrawn: a fresh folder with a copy of the record's tables, or, for a model
+    without a record, where its reproduction is."""
+    if not any((paths.RESULTS / Path(model).name).glob(f"{benchmark_name(benchmark)}-k*")):
+        return own_place(model)
+    place = paths.BUILD / "figures" / Path(model).name
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(paths.RESULTS, place / "results")
+    return os.path.relpath(place)
+
+
+def same_as_record(model: str, out: str) -> str:
+    """A line: how many of the figures drawn below `out` have the record's bytes."""
+    drawn, kept = ({f.name: f.read_bytes() for f in (root / Path(model).name).glob("*") if f.suffix in (".png", ".csv")}
+                   for root in (Path(out) / "figures", paths.FIGURES))  # fmt: skip
+    names = sorted(name for name in drawn if drawn[name] != kept.get(name))
+    other = f"; others: {', '.join(names)}" if names else ""
+    return f"{len(drawn) - len(names)} of {len(drawn)} figures and their numbers are the record's, byte for byte{other}"
 
 
 def select(which: str = "", folder: Path = paths.NOTEBOOKS) -> list[Path]:
@@ -64,6 +93,10 @@ def reproduce(given: dict, which: str = "", *, folder: Path = paths.NOTEBOOKS, b
     notebooks = select(which, folder)
     parameters = assign(notebooks, given)
     first = parameters_of(notebooks[0]) | parameters[0]
+    if first["out"] and {paths.RESULTS, paths.FIGURES} & {
+        Path(first["out"]).resolve() / n for n in ("results", "figures")
+    }:
+        raise StudyError(f"OUT={first['out']} holds the record, which `record` alone writes; name another folder")
     target = executed_folder(first["model"], first["out"], base)
     begin = time.monotonic()
     if first["compute"] and "benchmark" in first:

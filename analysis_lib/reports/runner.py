@@ -122,9 +122,18 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], target: Path) ->
         _keep(copy, target)
 
 
+def _lift_summary(nb: nbformat.NotebookNode) -> None:
+    """Move what the cell tagged `summary` said, the last to run, to the top, under the title."""
+    for cell in [cell for cell in nb.cells if "summary" in cell.metadata.get("tags", [])]:
+        texts = [output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})]
+        cell.outputs = [output for output in cell.outputs if "text/markdown" not in output.get("data", {})]
+        nb.cells[1:1] = [nbformat.v4.new_markdown_cell(text, id=f"summary-{i}") for i, text in enumerate(texts)]
+
+
 def _keep(copy: Path, target: Path) -> None:
     """Write an executed notebook to `target`, without what differs from run to run although nothing changed."""
     nb = read(copy)
+    _lift_summary(nb)
     for position, part in enumerate([nb, *nb.cells]):
         tag = next(iter(part.metadata.get("tags", [])), "")
         if tag.startswith(("injected-parameters", "papermill")):

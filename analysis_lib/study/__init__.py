@@ -12,5 +12,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "folders": ["results_dir"], "runs": ["Results", "example", "sweep"],
-    "single_samples": ["instrument_checks", "open_routes"],
+    "single_samples": ["instrument_checks", "open_routes"], "tables": ["read_manifest", "read_table"],
 })  # fmt: skip

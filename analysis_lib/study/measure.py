@@ -29,9 +29,13 @@ PAPER_KEYWORDS = {  # table D
 }
 
 
-def keywords(benchmark: str) -> Mapping[str, Sequence[str]]:
-    """The lens's keywords by kind: the embedded world's own words, or those of the paper's table D."""
-    return door.keywords(benchmark) or PAPER_KEYWORDS
+def keywords(benchmark: str, vlm: VideoLLM) -> Mapping[str, Sequence[str]]:
+    """The lens's keywords by kind: the embedded world's own words, with others for the same if the model's vocabulary
+    knows all of them whole; for another benchmark those of the paper's table D."""
+    own, more = door.keywords(benchmark) or PAPER_KEYWORDS, door.natural_keywords(benchmark)
+    if not all(lens.is_one_token(vlm, word) for words in more.values() for word in words):
+        return own
+    return {kind: [*words, *more.get(kind, ())] for kind, words in own.items()}
 
 
 def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, request: Request) -> Rows:
@@ -65,7 +69,7 @@ def _emergence(answer: Answer, _: Request) -> Rows:
 
 
 def _lens(answer: Answer, request: Request) -> Rows:
-    frame, _ = lens.logit_lens(answer.vlm, answer.clean, keywords(request.benchmark))
+    frame, _ = lens.logit_lens(answer.vlm, answer.clean, keywords(request.benchmark, answer.vlm))
     return {"lens": [answer.key | row for row in frame.to_dict("records")]}
 
 

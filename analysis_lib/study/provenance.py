@@ -1,17 +1,22 @@
 """What the manifest says about the rows: software, commit, proof of interventions, and how much there is.
 
-Nothing in it depends on the time or on the order in which samples were measured, so equal rows give equal manifests."""
+Nothing in it depends on the order in which samples were measured, or on the time but for the day, so equal rows of one
+day give equal manifests."""
 
 import json
+import platform
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from analysis_lib import paths
 from analysis_lib.inputs.benchmarks import benchmark_hash
@@ -34,7 +39,23 @@ def of_run(vlm: VideoLLM, benchmark: str) -> dict[str, Any]:
     packages = {name: next((found.version for found in distributions(name=name)), None) for name in PACKAGES}
     facts = {name: of_model(vlm)[name] for name in ("weights_sha256", "dtype")}
     facts |= {"model": vlm.name, "revision": vlm.revision, "device": vlm.device.type, "benchmark": benchmark}
-    return facts | {"packages": {"python": sys.version.split()[0]} | packages, "commit": commit()}
+    facts |= {"processor": processor(vlm.device), "threads": torch.get_num_threads()}
+    return facts | {"packages": {"python": sys.version.split()[0]} | packages, "commit": commit(), "date": today()}
+
+
+def today() -> str:
+    """The day, in universal time."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def processor(device: torch.device) -> str:
+    """The name of what computes: of the GPU, or of the processor as its maker writes it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

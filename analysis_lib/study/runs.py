@@ -127,7 +127,7 @@ def _store_examples(request: Request, samples: Sequence[Sample], names: Sequence
         file = examples.file_of(folder, sample.sample_id)
         if sample.sample_id in names and not file.exists():
             vlm = _load(request.model, request.dtype, request.device)
-            single_samples.write_example(vlm, sample, file, measure.keywords(request.benchmark))
+            single_samples.write_example(vlm, sample, file, measure.keywords(request.benchmark, vlm))
 
 
 def _redraw(request: Request, out: str | Path | None) -> Results:

@@ -7,6 +7,7 @@ the same bytes. Readers (figures, claims, notebooks) need only this module."""
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,20 @@ def read_table(folder: Path, table: str) -> pd.DataFrame:
     file = Path(folder) / f"{table}.parquet"
     if not file.exists():
         return to_frame(table, [])
+    return _reading(file, lambda: pq.read_table(file, schema=pa.schema(SCHEMAS[table])).to_pandas())
+
+
+def lacking_columns(folder: Path, table: str) -> list[str]:
+    """Columns that a stored table of an older code does not have yet. Raises StudyError for a damaged file."""
+    file = Path(folder) / f"{table}.parquet"
+    stored = _reading(file, lambda: pq.read_schema(file).names) if file.exists() else SCHEMAS[table]
+    return [column for column in SCHEMAS[table] if column not in stored]
+
+
+def _reading(file: Path, read: Callable[[], Any]) -> Any:
+    """What `read` returns; StudyError if the file is damaged."""
     try:
-        return pq.read_table(file, schema=pa.schema(SCHEMAS[table])).to_pandas()
+        return read()
     except (OSError, pa.ArrowException) as error:
         hint = "delete it to measure it again, or use another --out"
         raise StudyError(f"{file} cannot be read ({error}); {hint}") from error

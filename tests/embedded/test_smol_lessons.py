@@ -145,3 +145,18 @@ def test_less_than_one_drill_is_one_in_so_many_halves(prompts):
     plan = lessons.Plan(clips=1, drills=0.25, length=180, video=False)
     halves = [lessons.make_half(np.random.default_rng(i), prompts, plan) for i in range(40)]
     assert 4 <= sum(len(half["ids"]) == 2 for half in halves) <= 16
+
+
+@pytest.mark.parametrize("video", [False, True])
+def test_a_told_clip_says_what_its_questions_ask(prompts, video):
+    plan = lessons.Plan(clips=1, drills=1, length=260, video=video, read=1.0)
+    half = lessons.make_half(np.random.default_rng(5), prompts, plan)
+    assert {kind for kind, _, row, _ in half["asked"] if row == 1} == {"read"}
+    row = lessons._read_row(np.random.default_rng(6), prompts, plan)
+    for _, letter, places in row.asked:
+        ids, node = [], places[0]
+        while node >= 0:
+            ids, node = [row.ids[node], *ids], row.parents[node]
+        text = prompts.tokenizer.decode(ids)
+        assert text.count("Question:") == 1 and any(scene in text for scene in world.SCENES)
+        assert letter == ("Best option" in text)

@@ -1,9 +1,14 @@
 """The training of smol on a few steps with a tiny base: its state, its workers, its checkpoints."""
 
 import json
+import multiprocessing
+import os
 import threading
+import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -18,13 +23,14 @@ from analysis_lib.embedded.smol import base, card, folder, learner, lessons, pro
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Question
 from analysis_lib.instrument.checks import load_model
-from analysis_lib.models import originals
+from analysis_lib.models import bases
 from analysis_lib.models.merging import make_inputs, model_logits
+from analysis_lib.paths import write_atomic
 
 TOWER = paths.MODELS / "embedded-image"
 STAGES = tuple(
     replace(stage, steps=3, plan=replace(stage.plan, clips=1, length=190, busy=0.0, shares=(0.3, 0.3, 0.4, 0, 0)))
-    for stage in train.STAGES
+    for stage in train.STAGES[1:]
 )
 
 
@@ -33,7 +39,7 @@ def tiny(tmp_path, monkeypatch):
     """A tiny base in its place, few labelled frames and questions; returns its folder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a worker does
-    monkeypatch.setattr(originals, "BASES", tmp_path / "base")
+    monkeypatch.setattr(bases, "BASES", tmp_path / "base")
     monkeypatch.setattr(projector, "BATCHES", 1)
     monkeypatch.setattr(projector, "CLIPS", 8)
     monkeypatch.setattr(worker, "VALIDATION_CLIPS", 2)
@@ -153,7 +159,7 @@ def test_the_exported_folder_computes_what_was_trained(tiny, tmp_path):
 def test_a_checkpoint_without_its_base_says_what_to_type(tiny, tmp_path, monkeypatch):
     task = worker.build(run_in(tmp_path / "run"), tiny, TOWER)
     folder.write_folder(task.learner.views, tiny, TOWER, tmp_path / "smol")
-    monkeypatch.setattr(originals, "BASES", tmp_path / "nowhere")
+    monkeypatch.setattr(bases, "BASES", tmp_path / "nowhere")
     with pytest.raises(StudyError, match="make base"):
         load_model(str(tmp_path / "smol"), device="cpu")
     with pytest.raises(StudyError, match="make base"):
@@ -164,12 +170,13 @@ def test_a_checkpoint_without_its_base_says_what_to_type(tiny, tmp_path, monkeyp
         load_model(str(tmp_path / "smol"), device="cpu")
 
 
-def test_training_writes_checkpoints_with_their_scores(tiny, tmp_path, monkeypatch):
-    def in_one_process(_, args, nprocs):
-        run, *folders = args
-        assert run.workers == nprocs == worker.HALVES
-        worker.work(replace(run, workers=1), worker.build(run, *folders))
+def in_one_process(_, args, nprocs):
+    run, *folders = args
+    assert run.workers == nprocs == worker.HALVES
+    worker.work(replace(run, workers=1), worker.build(run, *folders))
 
+
+def test_training_writes_checkpoints_with_their_scores(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.multiprocessing, "spawn", in_one_process)
     monkeypatch.setattr(train, "STAGES", STAGES)
     monkeypatch.setattr(card, "STILLS", 2)
@@ -181,6 +188,20 @@ def test_training_writes_checkpoints_with_their_scores(tiny, tmp_path, monkeypat
     assert "| stills | 3 | 2 |" in stills and "video" not in stills.split("## Training")[1].split("## Scores")[0]
     assert "| video | 3 | 2 |" in video and all(f"| {task} |" in video for task in quiz.TASKS)
     assert (tmp_path / "build/train-smol-0/state.pt").exists()
+
+    monkeypatch.setattr(train, "write_folder", lambda *_: pytest.fail("a finished checkpoint was written again"))
+    train.train_smol(seed=0, device="cpu", out=tmp_path / "out")
+    monkeypatch.setattr(train, "write_folder", folder.write_folder)
+    train.train_smol(seed=1, device="cpu", out=tmp_path / "out")  # the video stages alone
+    start = torch.load(tmp_path / "build/train-smol-1/start.pt", weights_only=True)
+    image, first, second = (folder.read_folder(tmp_path / "out" / f"smol{name}") for name in ("-image", "", "-seed1"))
+    assert all(torch.equal(start[name], tensor) for name, tensor in image.items()) and start.keys() == image.keys()
+    moved = [max((other[name] - t).abs().max() for name, t in first.items()) for other in (image, second)]
+    assert min(moved) > 1e-4
+    curve = pd.read_csv(tmp_path / "build/train-smol-1/curve.csv")
+    assert set(curve["stage"]) == {"video-words", "video"}
+    with pytest.raises(StudyError, match="train seed 0 first"):
+        train.train_smol(seed=1, device="cpu", out=tmp_path / "elsewhere")
 
 
 # ---- the base ----
@@ -207,3 +228,42 @@ def test_the_placeholder_takes_the_place_of_a_spare_token(tmp_path, monkeypatch)
     after = base.load_tokenizer(tmp_path / "new")
     assert len(after) == len(before) and after.convert_tokens_to_ids("<clip>") == number
     assert number in after("see <clip> and")["input_ids"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    with train._alone(tmp_path), pytest.raises(StudyError, match="another process trains"), train._alone(tmp_path):
+        pass
+    with train._alone(tmp_path):
+        pass  # given up with the process that held it
+
+
+def _wait_for_ever(path):
+    Thread(target=train._end_with_parent, daemon=True).start()
+    write_atomic(Path(path), str(os.getpid()).encode())
+    time.sleep(600)
+
+
+def _start_and_die(path):
+    multiprocessing.get_context("spawn").Process(target=_wait_for_ever, args=(path,)).start()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    os._exit(1)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # a process that ended can wait there for ever if nobody asks for its end
+    return not (stat.exists() and ") Z " in stat.read_text())
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
+    parent = multiprocessing.get_context("spawn").Process(target=_start_and_die, args=(str(tmp_path / "pid"),))
+    parent.start()
+    parent.join(120)
+    worker_id, until = int((tmp_path / "pid").read_text()), time.time() + 60
+    while _runs(worker_id) and time.time() < until:
+        time.sleep(0.1)
+    assert not _runs(worker_id)

@@ -62,6 +62,10 @@ def test_markdown_states_effect_interval_and_counts():
     )
 
 
+def test_text_has_no_digit_that_rounding_could_change():
+    assert repr(decide(3, 9.2)) == repr(decide(3 + 1e-12, 9.2)) == "Claim(name: reproduced, 6.1 (3.2 to 9.0) points)"
+
+
 def test_negative_numbers_have_a_minus_sign():
     assert decide(-5, 1).brief.startswith("−2.0 (")
 
@@ -111,3 +115,12 @@ def test_drops_need_the_edge_set():
 def test_too_few_videos_decide_nothing():
     few = claims.decide("n", "s", pd.Series([9.0] * 50), ROWS.iloc[:8], "", threshold=2, unit="points")
     assert few.verdict == "undecided" and "at least 10 videos" in few.reason
+
+
+def test_a_summary_names_the_run_and_the_verdicts():
+    manifest = {"model": "mine", "benchmark": "tvbench", "commit": "0123456789", "date": "2026-01-02"}
+    text = claims.summary(manifest, ROWS, decide(3, 9), "two of three")
+    head, _, first, second = text.splitlines()
+    assert head == "**mine** on *tvbench*, 40 questions, measured on 2026-01-02 at commit `0123456`."
+    assert first.startswith("* **Reproduced:** Something holds, 6.0 (") and second == "* Two of three."
+    assert "at commit" not in claims.summary({"model": "m", "benchmark": "b", "commit": None}, ROWS)

@@ -7,20 +7,13 @@ import pytest
 
 from analysis_lib import findings
 from analysis_lib.errors import StudyError
+from analysis_lib.findings import published as published_numbers
 from analysis_lib.instrument.pathways import PUBLISHED
 
-# mean change in % per bin of five layers, for the three routes: table E(b) of the paper
-TABLE_E = {
-    ("llava", 32): ([-4.2, -11.1, -6.3, -0.2, 0, -0.2, -0.2], [-3.9, -15.1, -21.5, -5.6, -0.2, 0, 0],
-                    [-0.3, -1.2, -4.5, -19.3, -15.1, 0.7, 1.1]),
-    ("llava", 40): ([-0.7, -11.2, -11.1, -2.1, -0.2, -0.2, -0.2, -0.3],
-                    [-1.2, -16.7, -29.1, -9.2, -0.3, -0.2, -0.2, -0.2],
-                    [-1.8, -2.0, -4.6, -21.7, -28.4, -5.7, -0.1, -1.9]),
-    ("internvl", 32): ([-2.3, -11.1, -11.5, -3.3, 0, 0.2, 0], [-2.4, -24.4, -35.0, -15.9, -1.3, -0.3, -0.2],
-                       [0, -1.3, -5.9, -30.8, -46.8, -14.1, -3.2]),
-    ("video_llama_3", 28): ([-65.1, -61.4, -14.9, -5.0, 0, 0.2], [-4.3, -7.2, -18.5, -16.3, -2.2, 0],
-                            [2.0, 3.7, 1.9, -2.7, -16.2, -19.1]),
-}  # fmt: skip
+# the paper's models, and what they are called in `pathways.PUBLISHED`
+MODELS = {"LLaVA-NeXT-7B-Video-FT": "llava", "LLaVA-NeXT-13B-Video-FT": "llava",
+          "Mini-InternVL-4B-Video-FT": "internvl", "VideoLLaMA3-7B": "video_llama_3"}  # fmt: skip
+TABLE_E = {(MODELS[name], row[0]): row[1:] for name, row in published_numbers.TABLE_E.items()}
 ROUTES = ("cross-frame", "video->question", "question->last")
 
 

@@ -87,7 +87,7 @@ def test_hash_follows_question_and_clip(tmp_path, root):
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        ("nextqa:/x", "unknown benchmark 'nextqa:/x'; known: embedded, tvbench:ROOT, mvbench:ROOT, tomato:ROOT"),
+        ("charades:/x", "unknown benchmark 'charades:/x'; known: embedded, tvbench:ROOT, mvbench:ROOT, tomato:ROOT"),
         ("tvbench", "needs its folder"),
         ("tvbench:/nowhere", "there is no folder /nowhere"),
     ],

@@ -107,6 +107,15 @@ def test_open_ended_and_unread_fields_are_noted(tmp_path, capsys):
     assert "note: fields that nothing reads: motion_type, note, variation, video_source_url" in out
     _, out, _ = run(capsys, f"folder:{WRITERS['folder'](tmp_path / 'f')}")
     assert "nothing reads" not in out  # its fields that may be absent are read where they are there
+    for name, left in (
+        ("vcgbench", ""),
+        ("nextqa", "frame_count, height, qid, width"),
+        ("egoschema", "google_drive_id"),
+    ):
+        _, out, _ = run(capsys, f"{name}:{WRITERS[name](tmp_path / name)}")
+        assert [line for line in out.splitlines() if "nothing reads" in line] == [
+            f"note: fields that nothing reads: {left}" for _ in range(bool(left))
+        ]
 
 
 def test_the_embedded_benchmark_has_no_notes_of_tvbench(tmp_path, monkeypatch, capsys):

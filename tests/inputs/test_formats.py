@@ -3,6 +3,7 @@
 import hashlib
 import re
 
+import numpy as np
 import pytest
 from published import WRITERS, write_jsonl, write_tomato
 
@@ -34,6 +35,10 @@ PUBLISHED_ORDER = {
     "longvideobench": ["O2E", "SOS", "SOS"],
     "videomme": ["Action Recognition", "OCR Problems", "Object Reasoning"],
     "vcgbench": ["consistency", "consistency", "generic", "temporal"],
+    "tempcompass": ["direction", "direction", "order"],
+    "perceptiontest": ["Memory", "Physics", "Physics"],
+    "nextqa": ["CW", "TN", "TN"],
+    "egoschema": ["egoschema", "egoschema"],
     "folder": ["counts", "turns"],
 }
 
@@ -79,7 +84,8 @@ def test_bounds_count_where_the_published_loaders_apply_them(loaded):
         "action_sequence action_prediction object_interaction action_localization episodic_reasoning".split()
     )
     assert bounded["folder"] == {"counts"}
-    assert all(s.start is None and s.end is None for name in ("tomato", "videomme", "vcgbench") for s in loaded[name])
+    unbounded = set(WRITERS) - {"tvbench", "mvbench", "folder", "longvideobench"}
+    assert all(s.start is None and s.end is None for name in unbounded for s in loaded[name])
 
 
 def test_bounds_of_another_published_task_are_not_applied(tmp_path):
@@ -109,6 +115,15 @@ def test_frame_indices_are_those_of_the_published_rule(case):
     number = 1 if task == "episodic_reasoning" else 0
     rule = FORMATS[name].rule
     assert sample_indices(frames, 8, fps=fps, start=start, end=end, rule=rule, first_number=number) == expected
+
+
+def test_middles_are_those_of_the_loaders_that_mvbench_and_tvbench_publish():
+    """Their rule, said once more: s + half a segment + the rounded start of segment i, in a span from s to e."""
+    for n, fps, start, end in [(n, 25, None, None) for n in range(9, 300)] + [(n, 29.97, 1.3, 6.7) for n in (200, 500)]:
+        s = 0 if start is None else round(start * fps)
+        e = n - 1 if end is None else min(round(end * fps), n - 1)
+        theirs = [int(s + (e - s) / 16 + np.round((e - s) / 8 * i)) for i in range(8)]
+        assert list(sample_indices(n, 8, fps=fps, start=start, end=end)) == theirs
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,11 @@ def test_the_doctor_says_whether_a_download_can_be_measured(root, capsys):
 
 
 def test_all_that_is_known_of_a_benchmark_stands_in_its_format():
-    assert [*FORMATS] == "tvbench mvbench tomato longvideobench videomme vcgbench folder tvbench-open".split()
+    names = "tvbench mvbench tomato longvideobench videomme vcgbench tempcompass perceptiontest nextqa egoschema"
+    assert [*FORMATS] == [*names.split(), "folder", "tvbench-open"]
     form = FORMATS["tvbench"]
-    assert (form.annotations, form.videos) == (("json/*.json",), "video/{task}/{video}")
+    assert (form.annotations, form.videos) == (
+        ("json/*.json",),
+        ("video/{task}/{video}", "video/{task}/{task}/{video}"),
+    )
     assert form.counts["moving_direction"] == 232 and form.options == "candidates" and form.rule == "middle"

@@ -252,6 +252,8 @@ def test_an_offline_machine_is_told_what_to_download_and_where_to_put_it(tmp_pat
     assert "hub cannot be reached" in line and "needed: json/*.json, video/*" in line
     assert f"`hf download owner/other --repo-type dataset --revision {COMMIT} --local-dir ROOT`" in line
     assert line.endswith("then use tvbench:ROOT")
+    line = refused(f"egoschema:owner/other@{COMMIT}")
+    assert "needed: questions.json, Subset/test-*.parquet, *subset_answers.json, videos/*" in line
 
 
 def test_a_gated_set_names_its_page(monkeypatch):

@@ -73,7 +73,7 @@ def test_defaults_agree_between_notebooks():
 def test_executed_copy_has_the_code_of_its_source(path):
     source = [cell.source for cell in code_cells(paths.NOTEBOOKS / path.name)]
     copy = [cell.source for cell in code_cells(path) if "injected-parameters" not in cell.metadata.get("tags", [])]
-    assert copy == source, f"run `make reproduce` again: {path.name} changed after it was executed"
+    assert copy == source, f"run `make record` again: {path.name} changed after it was executed"
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=name)
@@ -82,3 +82,15 @@ def test_executed_copy_ran_to_the_end_without_noise(path):
     assert all(cell.execution_count for cell in cells if cell.source)
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
     assert "Warning:" not in path.read_text() and str(paths.ROOT) not in path.read_text()
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=name)
+def test_executed_copy_opens_with_what_it_found(path):
+    title, summary = nbformat.read(path, 4).cells[:2]
+    assert title.source.startswith("# ") and summary.cell_type == "markdown"
+    assert summary.source.startswith(f"**{path.parent.name}** on *") and summary.source.count("\n* ") >= 2
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=name)
+def test_executed_copy_is_small_enough_to_be_read_on_a_code_host(path):
+    assert path.stat().st_size <= 1_000_000

@@ -13,11 +13,15 @@ def test_readme_states_the_stored_findings():
     text = (paths.ROOT / "README.md").read_text()
     block = text.split(BEGIN)[1].split(END)[0]
     assert block == readme.findings_block()
-    assert block.count("](notebooks/executed/embedded/") == 4
+    assert block.count("](notebooks/executed/") == 4 and block.count("reproduced**") + block.count("undecided**") >= 12
 
 
 def test_readme_states_the_stored_cost():
     assert readme.cost_block() in (paths.ROOT / "README.md").read_text()
+
+
+def test_readme_states_the_measured_drift():
+    assert readme.drift_block() in (paths.ROOT / "README.md").read_text()
 
 
 def test_only_the_marked_block_changes(tmp_path, monkeypatch):

@@ -22,11 +22,11 @@ def test_settings_go_into_notebooks_and_executed_copies_come_out(tmp_path, monke
     nbformat.write(new_notebook(cells=cells), tmp_path / "00_twice.ipynb")
     monkeypatch.setattr(reproduce.reproduce, "__kwdefaults__", {"folder": tmp_path, "base": tmp_path / "executed"})
 
-    assert cli.main(["reproduce", "--samples", "3"]) == 0  # text from the command line, an int in the notebook
+    assert cli.main(["record", "--samples", "3"]) == 0  # text from the command line, an int in the notebook
     copy = nbformat.read(tmp_path / "executed" / "tiny" / "00_twice.ipynb", as_version=4)
     assert copy.cells[-1].outputs[0].text == "tiny 6\n"
 
-    assert cli.main(["reproduce", "--samples", "few"]) == cli.main(["reproduce", "--tasks", "x"]) == 2
+    assert cli.main(["record", "--samples", "few"]) == cli.main(["reproduce", "--tasks", "x"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: 00_twice.ipynb: parameter samples takes int, not 'few'",
         "error: 00_twice.ipynb: unknown parameter tasks; it takes model, samples, out, compute",

@@ -8,6 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from analysis_lib import __main__ as cli
+from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.reports import reproduce, runner
 
@@ -56,6 +57,17 @@ def test_two_runs_give_the_same_bytes(executed):
     one, two = ((executed / base / "tiny" / "00_first.ipynb").read_bytes() for base in ("one", "two"))
     assert one == two
     assert b"papermill" not in one and b"over TCP" not in one and b"it/s" not in one
+
+
+def test_the_summary_stands_at_the_top(tmp_path):
+    notebook = make(tmp_path, "1 + 1", "from IPython.display import Markdown\nMarkdown(f'found by {model}')")
+    nb = nbformat.read(notebook, 4)
+    nb.cells[-1].metadata.tags = ["summary"]
+    nbformat.write(nb, notebook)
+    runner.run_notebook(notebook, {}, tmp_path / "copy.ipynb")
+    cells = nbformat.read(tmp_path / "copy.ipynb", 4).cells
+    assert [cell.source for cell in cells[:2]] == ["# Title", "found by tiny"]
+    assert cells[-1].outputs == [] and sum("found by tiny" in str(cell) for cell in cells) == 1
 
 
 def test_progress_bar_is_one_line(executed):
@@ -161,7 +173,7 @@ def test_failing_notebook_is_kept_with_its_error(tmp_path, capsys):
 def test_bad_input_found_by_a_notebook_exits_with_2(tmp_path, monkeypatch, capsys):
     make(tmp_path, "from analysis_lib.errors import StudyError\nraise StudyError('unknown model x; try embedded')")
     monkeypatch.setattr(reproduce.reproduce, "__kwdefaults__", {"folder": tmp_path, "base": tmp_path})
-    assert cli.main(["reproduce"]) == 2
+    assert cli.main(["record"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: 00_first.ipynb, In [2]: unknown model x; try embedded (kept as ")
 
@@ -191,6 +203,24 @@ def test_output_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot write .*file.*name another folder with --out"):
         reproduce.executed_folder("org/model", str(tmp_path / "file"))
+
+
+def test_the_record_is_no_place_for_a_reproduction(tmp_path, monkeypatch):
+    make(tmp_path, "print(1)")
+    monkeypatch.setattr(reproduce, "run_notebook", lambda *_: pytest.fail("a kernel was started"))
+    for out in (paths.DATA, paths.ROOT):
+        with pytest.raises(StudyError, match="holds the record, which `record` alone writes"):
+            reproduce.reproduce({"out": str(out)}, folder=tmp_path)
+
+
+def test_redrawn_figures_are_compared_with_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "record")
+    for root, content in ((tmp_path / "record", b"old"), (tmp_path / "new" / "figures", b"new")):
+        (root / "tiny").mkdir(parents=True)
+        (root / "tiny" / "a.png").write_bytes(b"same")
+        (root / "tiny" / "a.csv").write_bytes(content)
+    said = reproduce.same_as_record("org/tiny", str(tmp_path / "new"))
+    assert said == "1 of 2 figures and their numbers are the record's, byte for byte; others: a.csv"
 
 
 def test_executed_folder_is_named_after_the_model(tmp_path):

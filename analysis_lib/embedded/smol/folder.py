@@ -46,6 +46,27 @@ def write_folder(trained: dict[str, torch.Tensor], base: Path, tower: Path, fold
     os.replace(partial, folder)
 
 
+def read_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """What was trained, of a checkpoint that `write_folder` wrote, under the names of the network."""
+    from safetensors.torch import load_file  # heavy
+
+    own = load_file(folder / "model.safetensors").items()
+    found = {name.removeprefix("multi_modal_"): t for name, t in own if name.startswith("multi_modal_projector.")}
+    for name, tensor in load_file(folder / "adapter_model.safetensors").items():
+        path, which = name.removeprefix(ROOM).removesuffix(".weight").split(".lora_")
+        found[f"{path}.{which}"] = tensor.float()
+    return found
+
+
+def is_written(trained: dict[str, torch.Tensor], folder: Path) -> bool:
+    """Whether `folder` is a complete checkpoint, with its card, of exactly this."""
+    if not (folder / "README.md").exists():
+        return False
+    stored, kept = read_folder(folder), trained.items()
+    adapters = {name: t.bfloat16().float() if name.startswith("layers.") else t for name, t in kept}
+    return stored.keys() == adapters.keys() and all(torch.equal(stored[name], t) for name, t in adapters.items())
+
+
 def _save(save_file: Any, tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, path, metadata={"format": "pt"})
 

@@ -29,7 +29,7 @@ HEROES = ("moving_direction", "moving_direction", "action_antonym", "action_sequ
 class Plan:
     """What a half of a batch holds: `clips` rows about clips (or stills, unless `video`) and `drills` rows from text
     (below 1: one row in so many halves), of `length` tokens at most; the share of questions that are asked with options
-    too, of TASKS, and of clips in which every thing acts."""
+    too, of TASKS, of clips in which every thing acts, and of drills that read a caption."""
 
     clips: int
     drills: float
@@ -38,6 +38,7 @@ class Plan:
     lettered: float = 1.0
     shares: tuple[float, ...] = (0.2,) * len(TASKS)
     busy: float = 0.5
+    read: float = 0.0
 
 
 # ---- clips ----
@@ -136,6 +137,20 @@ def _drill_row(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> Row:
     return row
 
 
+def _read_row(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> Row:
+    """Questions about a clip that is told and not shown: which of several things is meant has to be found in words."""
+    row = Row.start(plan.length, 0)
+    clip = busy_clip(rng) if rng.random() < 0.5 else world.make_scenario(rng, "still", TIMES)
+    clip = clip if plan.video else one_frame(clip, 0)
+    facts = video_facts(clip) if plan.video else still_facts(clip)
+    told = caption(clip, plan.video)
+    for fact in (facts[i] for i in rng.permutation(len(facts))):
+        text = f"{told}. {_worded(rng, fact.kind, fact.names)}"
+        for branch in ask(prompts, replace(fact, kind="read"), text, rng, lettered=True):
+            row.add(branch)
+    return row
+
+
 def make_half(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> dict[str, Any]:
     """Half of a batch: rows about clips, then drills.
 
@@ -148,7 +163,8 @@ def make_half(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> dict[st
     tasks = [str(rng.choice(TASKS, p=plan.shares)) for _ in range(plan.clips)]
     made = [_clip_row(rng, prompts, plan, task, video) for task in tasks]
     drills = int(plan.drills) or int(rng.random() < plan.drills)
-    rows = [row for row, _ in made] + [_drill_row(rng, prompts, plan) for _ in range(drills)]
+    kinds = [_read_row if plan.read and rng.random() < plan.read else _drill_row for _ in range(drills)]
+    rows = [row for row, _ in made] + [kind(rng, prompts, plan) for kind in kinds]
     images = world.render([clip for _, clip in made], SIZE, rng)
     return {
         "images": np.repeat(images, repeat, axis=1),

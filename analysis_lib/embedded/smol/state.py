@@ -36,17 +36,25 @@ def save(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
-def restore(work: Path, learner: Learner, device: torch.device) -> dict[str, Any]:
-    """Load the stored state if there is one: number of the stage, step in it, seconds, counts since the last record."""
-    store = work / "state.pt"
-    if not store.exists():
+def stored(work: Path, device: torch.device) -> dict[str, Any]:
+    """The stored state: number of the stage, step in it, seconds, counts since the last record, and, if there is one,
+    what to go on from."""
+    file = work / "state.pt"
+    if not file.exists():
         return {"stage": 0, "step": 0, "seconds": 0.0, "counts": Counter()}
-    stored = torch.load(store, map_location=device, weights_only=True)
-    learner.optimizer.load_state_dict(stored.pop("optimizer"))
-    with torch.no_grad():
-        for flat, old in zip(learner.flats, stored.pop("flats"), strict=True):
-            flat.copy_(old)
-    return stored | {"counts": Counter(stored["counts"])}
+    found = torch.load(file, map_location=device, weights_only=True)
+    return found | {"counts": Counter(found["counts"])}
+
+
+def restore(work: Path, learner: Learner, device: torch.device) -> dict[str, Any]:
+    """Load the stored state into the learner if there is one, and say where it stands (`stored`)."""
+    found = stored(work, device)
+    if "flats" in found:
+        learner.optimizer.load_state_dict(found.pop("optimizer"))
+        with torch.no_grad():
+            for flat, old in zip(learner.flats, found.pop("flats"), strict=True):
+                flat.copy_(old)
+    return found
 
 
 def rewind(work: Path, stages: list[str], number: int, step: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from analysis_lib.embedded.smol import base, network, projector, score, state
+from analysis_lib.embedded.smol.folder import read_folder
 from analysis_lib.embedded.smol.learner import Learner, loss_of, pace
 from analysis_lib.embedded.smol.lessons import Plan, make_half
 from analysis_lib.embedded.smol.rows import Prompts
@@ -21,23 +22,25 @@ from analysis_lib.models.torchvision_ops import ensure_torchvision
 HALVES = 2
 LOG_EVERY, VALIDATE_EVERY, VALIDATION_CLIPS = 25, 250, 30  # steps, steps, clips a kind
 STORE_SECONDS = 300
-KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "still") for measure in state.MEASURES]
+KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "read", "still") for measure in state.MEASURES]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its name, steps, what each half of a batch holds, and the checkpoint that it completes. Only such a
-    stage ends with falling learning rates."""
+    """One stage: its name, steps, what each half of a batch holds, whether learning rates fall at its end, and the
+    checkpoint that it completes."""
 
     name: str
     steps: int
     plan: Plan
+    falls: bool = False
     checkpoint: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One worker's share of a training: which halves it takes, and where the state lies."""
+    """One worker's share of a training: which halves it takes, and where the state lies. `origin`: the checkpoint that
+    it starts from; none: new adapters, and a projector that says words."""
 
     seed: int
     device: torch.device
@@ -45,6 +48,7 @@ class Run:
     stages: tuple[Stage, ...]
     rank: int = 0
     workers: int = 1
+    origin: Path | None = None
 
     def together(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over the workers."""
@@ -68,8 +72,8 @@ class Task:
 
 
 def build(run: Run, folder: Path, tower: Path) -> Task:
-    """The network at its start: the base in `folder`, the vision tower of the checkpoint `tower`, new adapters, and a
-    projector that says words."""
+    """The network at its start: the base in `folder`, the vision tower of the checkpoint `tower`, and what is trained,
+    as it is before."""
     ensure_torchvision()
     from safetensors.torch import load_file  # heavy
     from transformers import LlamaConfig
@@ -89,11 +93,19 @@ def _start(run: Run, net: network.Network, prompts: Prompts) -> dict[str, torch.
     stored = run.work / "start.pt"
     if stored.exists():
         return torch.load(stored, weights_only=True)
-    trained = network.start_adapters(net.config, run.seed)
-    trained |= projector.start_projector(net, prompts.tokenizer, run.seed)
+    if run.origin:
+        trained = read_folder(run.origin)
+    else:
+        trained = network.start_adapters(net.config, run.seed)
+        trained |= projector.start_projector(net, prompts.tokenizer, run.seed)
     if run.rank == 0:
         state.save(stored, trained)
     return trained
+
+
+def stages_done(run: Run) -> int:
+    """How many stages the stored state has behind it."""
+    return state.stored(run.work, run.device)["stage"]
 
 
 def work(run: Run, task: Task) -> None:
@@ -117,7 +129,7 @@ def _run_stage(run: Run, number: int, task: Task, at: dict[str, Any]) -> None:
     for step in range(at["step"], stage.steps):
         halves = [_half(run, number, step, half, task) for half in range(run.rank, HALVES, run.workers)]
         gradients, losses, counts = _learn(run, task, halves)
-        task.learner.step(gradients, pace(step, stage.steps, bool(stage.checkpoint)))
+        task.learner.step(gradients, pace(step, stage.steps, stage.falls))
         at |= {"step": step + 1, "seconds": time.time() - began, "counts": at["counts"] + counts}
         _report(run, stage, task, at)
         if run.rank == 0:

@@ -1,0 +1,57 @@
+"""How fragile is each finding? The same claims again, with one choice of the study made otherwise.
+
+A verdict should not hang on what could as well have been chosen differently. So every finding is judged again on halves
+of the questions, with the answer's margin in place of its probability, for each size of window that the paper tries
+(G.6), and on other trainings of the same model: results of NAME-seed1 (2, 3 …) beside those of NAME. Thresholds stay as
+they are. A finding that does not read what a variant changes is not judged again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from analysis_lib.findings import claims, stats
+from analysis_lib.findings.stored import claims_of, stored_tables
+from analysis_lib.study.tables import read_table
+
+REPORTED = "as reported"
+HALVES_SEED = 1  # another split than the one by which pathways are chosen and tested
+KNOCKOUTS = ("knockout", "image")
+
+
+def fragility(folder: Path, image_folder: Path | None = None) -> pd.DataFrame:
+    """One row per finding and variant, as `claims.table` (p-values corrected within a variant), with `variant` and
+    `flips`: whether the verdict is another than the reported one."""
+    reported = stored_tables(folder, image_folder)
+    parts = [claims.table(claims_of(reported)).assign(variant=REPORTED)]
+    for variant, tables, changed in _variants(folder, image_folder, reported):
+        found = list(claims_of(tables, changed))
+        if found:
+            parts.append(claims.table(found).assign(variant=variant))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(flips=table["verdict"] != table["name"].map(parts[0].set_index("name")["verdict"]))
+
+
+def _variants(folder: Path, image_folder: Path | None, reported: dict) -> Iterator[tuple[str, dict, tuple[str, ...]]]:
+    """Each variant: its name, its tables, and which of them differ from the reported ones."""
+    for other in sorted(folder.parents[1].glob(f"{folder.parent.name}-seed*/{folder.name}")):
+        tables = stored_tables(other, image_folder)
+        yield f"training {other.parent.name.rpartition('-')[2]}", tables, tuple(tables)
+    for half, part in enumerate(("selection", "evaluation"), 1):
+        halved = {
+            name: stats.split_videos(reported[name], part, seed=HALVES_SEED) for name in ("baseline", "evaluation")
+        }
+        yield f"videos, half {half}", reported | halved, tuple(halved)
+    margins = {name: in_margin(reported[name]) for name in KNOCKOUTS}
+    yield "margin", reported | margins, KNOCKOUTS
+    for size, rows in read_table(folder, "widths").groupby("window"):
+        tables = reported | {"knockout": rows, "image": reported["image"].iloc[:0]}
+        yield f"window {size}", tables, KNOCKOUTS
+
+
+def in_margin(knockout: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `relative_change` as the change of the answer's margin, in % of the mean margin of the untouched
+    model on its right answers. A probability near 1 hides what a cut does; a margin does not."""
+    right = knockout[knockout["margin_base"] > 0].drop_duplicates(["task", "sample_id"])
+    change = 100 * (knockout["margin_knock"] - knockout["margin_base"]) / right["margin_base"].mean()
+    return knockout.assign(relative_change=change)
