@@ -15,7 +15,7 @@ from analysis_lib.figures.style import VERDICTS
 from analysis_lib.reports.readme import findings_block
 
 MARKS = {"reproduced": "✓", "undecided": "?", "not reproduced": "✗"}
-GUIDES = ("new_model", "families", "open_ended", "architecture")
+GUIDES = ("new_model", "families", "hybrid", "open_ended", "architecture")
 TREE = """
 ```{toctree}
 :hidden:
