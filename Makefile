@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures record drift readme smoke bench families train base test slow lint lab lock clean
+.PHONY: help env reproduce figures record drift readme smoke bench bench-store families train base test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -28,7 +28,7 @@ unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT D
 BASE = $(if $(filter smol%,$(call typed,MODEL)),base)
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE"
 	@echo "             make reproduce MODEL=byminji/LLaVA-NeXT-7B-Video-FT BENCHMARK=tvbench:/data/TVBench"
@@ -71,6 +71,9 @@ smoke: $(READY) $(BASE) ## try MODEL and BENCHMARK: every notebook on a few ques
 
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
 	@$(PY) -m analysis_lib.reports.bench
+
+bench-store: $(READY) ## fill a results store with up to 100,000 made-up samples and see how it grows, into data/bench
+	@$(PY) -m analysis_lib.reports.bench_store
 
 families: $(READY) ## try every native family on a tiny checkpoint, all notebooks included, into docs/families.md
 	@$(PY) tests/support/family_table.py

@@ -43,10 +43,10 @@ class Receipt:
     conditions: int = 0
     measured: int = 0  # conditions run alone, with their attention measured
 
-    def merge(self, other: Self) -> Self:
-        """Both receipts as one."""
+    def merge(self, *others: Self) -> Self:
+        """All receipts as one."""
         join = {f.name: max if isinstance(f.default, float) else sum for f in fields(self)}
-        return replace(self, **{name: how((getattr(self, name), getattr(other, name))) for name, how in join.items()})
+        return replace(self, **{name: how(getattr(r, name) for r in (self, *others)) for name, how in join.items()})
 
     def check(self, dtype: torch.dtype) -> Self:
         """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked."""

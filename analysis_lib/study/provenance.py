@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -69,18 +70,24 @@ def commit() -> str | None:
     return head + ("+changes" if changed else "")
 
 
-def summary(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """Of all stored rows: hash of the benchmark, number of samples a task, and receipts merged for each measure."""
-    baseline, skipped = tables["baseline"], tables["skipped"]
+def summary(read: Callable[..., pd.DataFrame]) -> dict[str, Any]:
+    """Of all stored rows: hash of the benchmark, number of samples a task, and receipts merged for each measure. `read`
+    gives columns of a table (`store.Store.read`)."""
+    baseline = read("baseline", ["task", "sample_id", "sample_sha256", "correct"])
+    skipped = read("skipped", ["task", "sample_id", "sample_sha256"])
     kinds = {"measured": baseline, "correct": baseline[baseline["correct"]], "skipped": skipped}
     counts = {kind: Counter(rows["task"]) for kind, rows in kinds.items()}
     every = pd.concat([baseline, skipped], ignore_index=True)
-    merged: dict[str, Receipt] = {}
-    for row in tables["receipts"].itertuples():
-        name = row.measure.split()[0]
-        merged[name] = merged.get(name, Receipt()).merge(Receipt(**json.loads(row.receipt)))
+    receipts = read("receipts", ["measure", "receipt"])
+    merged = receipts.groupby(receipts["measure"].str.split().str[0])["receipt"].agg(_merged)
     return {
         "benchmark_sha256": benchmark_hash(Skip("", s.sample_id, "", "", s.sample_sha256) for s in every.itertuples()),
         "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(set(every["task"]))},
-        "receipts": {name: dict(sorted(asdict(receipt).items())) for name, receipt in sorted(merged.items())},
+        "receipts": dict(sorted(merged.items())),
     }
+
+
+def _merged(texts: Iterable[str]) -> dict[str, Any]:
+    """Receipts as one, by name: counts are added, of the rest the largest holds (`Receipt.merge`)."""
+    first, *others = (Receipt(**receipt) for receipt in json.loads(f"[{','.join(texts)}]"))
+    return dict(sorted(asdict(first.merge(*others)).items()))

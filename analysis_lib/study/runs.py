@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -26,14 +25,44 @@ from analysis_lib.models import checkpoints
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
 from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
+from analysis_lib.study.parts import to_part
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS
 
 
-class Results(SimpleNamespace):
+class Results:
     """The stored rows of the samples, edge sets and measures asked for: a frame each for `baseline`, `skipped` and
-    every measure (`request.ALL_MEASURES`); the `request`, the `manifest`, and `dir`, the results folder."""
+    every measure (`request.ALL_MEASURES`), read when it is first looked at; the `request`, the `manifest`, and `dir`,
+    the results folder."""
+
+    def __init__(self, store: Store, request: Request, ids: set[str]) -> None:
+        self.request, self.manifest, self.dir = request, store.manifest, store.folder
+        self._store, self._ids = store, ids
+
+    def read(self, table: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+        """One of the frames, with these columns alone (empty: all): a large run has more of them than fit."""
+        request, wanted = self.request, {"sample_id": self._ids}
+        if table in ALL_MEASURES and table not in FOR_ALL:
+            wanted = {"sample_id": self._kept}
+        if table in ALL_MEASURES and table not in request.measure:
+            wanted = {"sample_id": ()}
+        if table in request.cuts():
+            wanted |= {"edge_set": request.cuts()[table]}
+        if table == "pathway":
+            wanted |= {"ranges": [request.ranges_name]}
+        return self._store.read(table, columns, wanted)
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name not in ("baseline", "skipped", *ALL_MEASURES):
+            raise AttributeError(name)
+        vars(self)[name] = frame = self.read(name)
+        return frame
+
+    @cached_property
+    def _kept(self) -> list[str]:
+        known = self._store.read("baseline", ["sample_id", "correct"], {"sample_id": self._ids})
+        return [row.sample_id for row in known.itertuples() if self.request.keeps(row.correct)]
 
 
 def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
@@ -61,10 +90,10 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
             _compute(store, request, [s for s in chosen if s.sample_id in todo], todo)
         store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
         if "lens" in request.measure:
-            baseline, names = store.tables["baseline"], [s.sample_id for s in chosen]
-            first = _first_kept(baseline[baseline["sample_id"].isin(names)], request)
+            names = {s.sample_id for s in chosen}
+            first = _first_kept(store.read("baseline", ["sample_id", "correct"], {"sample_id": names}), request)
             _store_examples(request, chosen, first, store.folder)
-        return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
+        return Results(store, request, {s.sample_id for s in [*chosen, *skips]})
 
 
 def example(task: str, *, sample_id: str | None = None, **request: Any) -> examples.Example:
@@ -99,7 +128,7 @@ def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[s
             except SampleError as error:
                 reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
                 rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
-            store.add(sample.sample_id, rows)
+            store.add(sample.sample_id, to_part(rows))
     with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
         file.write(f"{' '.join(request.measure)},{len(samples)},{time.monotonic() - began:.3f}\n")
 
@@ -135,27 +164,11 @@ def _redraw(request: Request, out: str | Path | None) -> Results:
     k = request.window or "auto"
     store = Store(out or results_dir(request.model, request.benchmark, k, request.style), write=False)
     store.check(request.fixed())
-    every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
+    every = pd.concat([store.read(name, ["task", "sample_id"]) for name in ("baseline", "skipped")])
     by_task = {task: sorted(names, key=request.rank) for task, names in every.groupby("task")["sample_id"]}
     ids = {name for task in request.tasks or by_task for name in by_task.get(task, [])[: request.samples or None]}
     absent = [task for task in request.tasks if task not in by_task]
     if not ids or absent or ids & set(lacking(store, request)):
         what = f"rows of {', '.join(absent)}" if absent else "rows that are asked for"
         raise StudyError(f"{store.folder} lacks {what}; measure them: {request.command(out)}")
-    return _results(store, request, ids)
-
-
-def _results(store: Store, request: Request, ids: set[str]) -> Results:
-    """The stored rows of these samples, limited to the edge sets and measures asked for."""
-    always, tables = ("baseline", "skipped"), {}
-    kept = {row.sample_id for row in store.tables["baseline"].itertuples() if request.keeps(row.correct)}
-    for name in (*always, *ALL_MEASURES):
-        frame = store.tables[name]
-        wanted = frame["sample_id"].isin(ids if name in (*always, *FOR_ALL) else ids & kept)
-        wanted &= name in (*always, *request.measure)
-        if name in request.cuts():
-            wanted &= frame["edge_set"].isin(request.cuts()[name])
-        if name == "pathway":
-            wanted &= frame["ranges"] == request.ranges_name
-        tables[name] = frame[wanted].reset_index(drop=True)
-    return Results(**tables, request=request, manifest=store.manifest, dir=store.folder)
+    return Results(store, request, ids)
