@@ -104,7 +104,7 @@ lock: ## pin the newest packages that pyproject.toml allows (needs uv)
 	@{ printf '%s\n' \
 		'# The packages that the committed numbers were measured with; made by `make lock`, used as pip constraints.' \
 		'# CUDA packages are left out: the build of torch that pip picks brings its own.'; \
-	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --no-header --no-annotate \
+	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --extra cluster --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml | grep -v -E '^(nvidia|cuda|triton)'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

@@ -31,6 +31,8 @@ SWEEP = {
     "--measure": ("A,B", "knockout,emergence,lens,pathway (default: these), controls, widths, pairs, heads, response"),
     "--dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
     "--mode": ("MODE", "exact: recompute what a cut can change; full: a complete pass (default: exact)"),
+    "--workers": ("N|auto|HOST:PORT", "workers: N here, auto: one a GPU or core, or a Ray cluster's (default: none)"),
+    "--gpus-per-model": ("N", "GPUs of each worker (default: 1)"),
     "--out": ("DIR", "results folder (default: data/results/MODEL/BENCHMARK-kWINDOW-STYLE)"),
 }
 NOTEBOOKS = {  # parameters of notebooks that are options of reproduce
@@ -73,7 +75,8 @@ def _sweep(**given: str) -> None:
     """Measure a model on a benchmark and store the rows; only what is missing is computed."""
     from analysis_lib.study.request import check_request
 
-    check_request(**{name: value for name, value in given.items() if name != "out"})  # before anything heavy
+    others = ("out", "workers", "gpus_per_model")
+    check_request(**{name: value for name, value in given.items() if name not in others})  # before anything heavy
     from analysis_lib.study import runs as study
 
     found = study.sweep(**given)

@@ -16,19 +16,21 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis_lib.embedded.door import load_benchmark
-from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
-from analysis_lib.inputs.records import Sample, Skip
+from analysis_lib.inputs.records import Sample
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.pathways import pathway_ranges
 from analysis_lib.models import checkpoints
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
 from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
-from analysis_lib.study.parts import to_part
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS
+from analysis_lib.study.workers import crew
+
+BAR = {"unit": "sample", "ascii": True, "file": sys.stderr, "mininterval": 0.5}
 
 
 class Results:
@@ -65,13 +67,19 @@ class Results:
         return [row.sample_id for row in known.itertuples() if self.request.keeps(row.correct)]
 
 
-def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
+def sweep(
+    *, out: str | Path | None = None, compute: bool = True, workers: str | int = "", gpus_per_model: int | str = 1,
+    **asked: Any,
+) -> Results:  # fmt: skip
     """Measure what the results folder lacks and return what was asked for. `asked` has fields of `request.Request`,
     which says what they mean: model, benchmark, tasks, samples, edges, window, style, keep, measure, dtype, device,
     seed, mode, ranges; all but the model have a default. `out` is the results folder (None: `results_dir`). If
-    `compute` is False, no model is loaded. Raises StudyError for a request that cannot be met, for settings other than
-    those of the stored rows, and, naming the command that measures, for missing rows that may not be computed."""
+    `compute` is False, no model is loaded. `workers` spreads the samples (`workers.crew`; empty: this process measures
+    all), each worker with `gpus_per_model` GPUs. Raises StudyError for a request that cannot be met, for settings other
+    than those of the stored rows, and, naming the command that measures, for missing rows that may not be computed."""
     request = check_request(**asked)
+    if not str(gpus_per_model).isdecimal() or not int(gpus_per_model):
+        raise StudyError(f"gpus_per_model is {gpus_per_model!r}; use a whole number from 1 on")
     if not compute:
         return _redraw(request, out)
     check_benchmark(request.benchmark, request.tasks)
@@ -87,8 +95,10 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
         where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
         print(f"{where}: {total - len(todo)} of {total} samples stored, computing {len(todo)}", flush=True)
         if todo:
-            _compute(store, request, [s for s in chosen if s.sample_id in todo], todo)
-        store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
+            _compute(
+                store, request, [s for s in chosen if s.sample_id in todo], todo, str(workers), int(gpus_per_model)
+            )
+        store.finish(provenance.summary, tables=request.measure, skipped=map(measure.skip_row, skips))
         if "lens" in request.measure:
             names = {s.sample_id for s in chosen}
             first = _first_kept(store.read("baseline", ["sample_id", "correct"], {"sample_id": names}), request)
@@ -115,20 +125,28 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     return examples.read(file)
 
 
-def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo]) -> None:
-    """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
-    vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
-    store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
+def _compute(
+    store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo], workers: str, gpus: int
+) -> None:
+    """Measure the samples, storing each as it is done; the time goes to DIR/seconds.csv."""
     began = time.monotonic()
-    for task in sorted({s.task for s in samples}):
-        group = [s for s in samples if s.task == task]
-        for sample in tqdm(group, desc=task, unit="sample", ascii=True, file=sys.stderr, mininterval=0.5):
-            try:
-                rows = measure.measure_sample(vlm, sample, todo[sample.sample_id], request)
-            except SampleError as error:
-                reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
-                rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
-            store.add(sample.sample_id, to_part(rows))
+    if workers:
+        with crew(request, workers, gpus, store.folder) as team:
+            model, run = team.facts()
+            store.begin(request.fixed() | model, run)
+            began = time.monotonic()
+            with tqdm(total=len(samples), **BAR) as bar:
+                for sample, part in team.measured(samples, todo):
+                    store.add(sample.sample_id, part)
+                    bar.set_postfix(workers=team.alive, refresh=False)
+                    bar.update()
+    else:
+        vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
+        store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
+        began = time.monotonic()
+        for task in sorted({s.task for s in samples}):
+            for sample in tqdm([s for s in samples if s.task == task], desc=task, **BAR):
+                store.add(sample.sample_id, measure.sample_part(vlm, sample, todo[sample.sample_id], request))
     with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
         file.write(f"{' '.join(request.measure)},{len(samples)},{time.monotonic() - began:.3f}\n")
 
@@ -136,11 +154,6 @@ def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[s
 @lru_cache(maxsize=1)
 def _load(model: str, dtype: str, device: str) -> VideoLLM:
     return load_model(model, dtype=dtype, device=device)
-
-
-def _skip_row(skip: Skip) -> dict[str, str]:
-    key = {"task": skip.task, "sample_id": skip.sample_id, "video": skip.clip}
-    return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
 def _first_kept(baseline: pd.DataFrame, request: Request) -> list[str]:

@@ -1,0 +1,250 @@
+"""Samples spread over many workers with Ray, whose results do not depend on how many there are.
+
+A worker is a Ray actor that holds one loaded model and turns a sample into its file (`measure.sample_part`), a pure
+function; the driver hands out samples, and alone owns store, order and manifest. Ray starts the actors, restarts one
+that died, here or on another node, and counts GPUs and cores. What it cannot know is decided here: each worker has one
+sample in hand and one waiting; a sample whose worker died or hung is tried once more after all others, then skipped
+with that reason; every worker must have the same model, software and threads; what a node lacks ends the run in a line
+that names the node. Ray is imported when workers are asked for, never before."""
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from analysis_lib.errors import StudyError
+from analysis_lib.inputs.records import Sample, Skip
+from analysis_lib.instrument.checks import load_model
+from analysis_lib.study import measure, provenance
+from analysis_lib.study.folders import Todo
+from analysis_lib.study.parts import to_part
+from analysis_lib.study.request import Request
+
+TRIES = 2  # that a sample is given before it is skipped
+HANGS, TIMES = 1800.0, 10  # seconds that a sample may take, or so many times the slowest before it, if that is more
+ANSWERS = 10.0  # seconds in which a cluster's address must answer
+STORE = 200 << 20  # bytes for results under way, of about 0.1 MB each
+
+
+class Worker:
+    """What runs in each worker's process."""
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def load(self, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Load the model; what the manifest says of it and of the run. A StudyError names the node."""
+        with _named():
+            self.request, self.vlm = request, load_model(request.model, dtype=request.dtype, device=request.device)
+            return provenance.of_model(self.vlm), provenance.of_run(self.vlm, request.fixed()["benchmark"])
+
+    def measure(self, sample: Sample, todo: Todo, there: bool) -> bytes:
+        """The file of one sample, whose clip is `there` for the driver."""
+        with _named():
+            if there and not sample.video.exists():
+                fix = "the benchmark must lie under the same path on every node"
+                raise StudyError(f"{sample.video} is not there; {fix}")
+            return measure.sample_part(self.vlm, sample, todo, self.request)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Put the node's name in front of a StudyError."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(f"node {socket.gethostname()}: {error}") from None
+
+
+class Crew:
+    """The workers of one run, and what they have in hand."""
+
+    def __init__(self, request: Request, make: Any, wanted: Any) -> None:
+        self.request, self._make, self._wanted = request, make, wanted
+        self._members: list[SimpleNamespace] = []
+        self._facts: tuple[dict, dict] | None = None  # of the first worker; all others must have the same
+        self._slowest, self._looked = 0.0, 0.0
+
+    @property
+    def alive(self) -> int:
+        """How many workers have their model loaded."""
+        return sum(member.ready for member in self._members)
+
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the manifest says of model and run, once a worker has loaded."""
+        while not self._facts:
+            self._step()
+        return self._facts
+
+    def measured(self, samples: Sequence[Sample], todo: Mapping[str, Todo]) -> Iterator[tuple[Sample, bytes]]:
+        """Every sample with its file, as they are done."""
+        first, again, died = deque(samples), deque(), Counter()
+        for _ in range(len(samples)):
+            done = None
+            while not done:
+                for member in self._members:
+                    while member.ready and len(member.held) < 2 and (first or again):
+                        sample = (first or again).popleft()
+                        there = sample.video.exists()
+                        ref = member.actor.measure.remote(sample, todo[sample.sample_id], there)
+                        member.began = member.began if member.held else time.monotonic()
+                        member.held.append((sample, ref))
+                done, lost, waiting = self._step()
+                first.extendleft(waiting)
+                for sample, reason in lost:
+                    died[sample.sample_id] += 1
+                    if died[sample.sample_id] < TRIES:
+                        again.append(sample)
+                    else:
+                        skip = Skip(sample.task, sample.sample_id, reason, sample.clip, sample.sha256)
+                        done = sample, to_part({"skipped": [measure.skip_row(skip)]})
+            yield done
+
+    def _step(self) -> tuple[tuple[Sample, bytes] | None, list[tuple[Sample, str]], list[Sample]]:
+        """Wait for one thing to happen, a second at most: a finished sample, samples whose worker died or hung with
+        the reason, and those that waited behind them."""
+        import ray  # heavy
+
+        self._muster()
+        refs = {m.loading if not m.ready else m.held[0][1]: m for m in self._members if not m.ready or m.held}
+        for ref in ray.wait([*refs], timeout=1.0)[0]:
+            member = refs[ref]
+            try:
+                found = ray.get(ref)
+            except StudyError as error:
+                raise StudyError(str(getattr(error, "cause", error))) from None
+            except ray.exceptions.RayTaskError:
+                raise  # a defect: it stops a run of one process, too
+            except ray.exceptions.RayError as error:
+                if not member.ready:
+                    raise StudyError(
+                        f"a worker died while it loaded the model, again and again ({_line(error)})"
+                    ) from None
+                return None, *self._again(member, "its worker died, and so did another with it")
+            if member.ready:
+                sample = member.held.popleft()[0]
+                now = time.monotonic()
+                self._slowest, member.began = max(self._slowest, now - member.began), now
+                return (sample, found), [], []
+            self._check(*found)
+            member.ready = True
+        for member in self._members:
+            limit = max(HANGS, TIMES * self._slowest)
+            if member.held and member.ready and time.monotonic() - member.began > limit:
+                ray.kill(member.actor, no_restart=False)
+                return None, *self._again(member, f"it took longer than {limit:.0f} seconds, twice")
+        return None, [], []
+
+    def _again(self, member: SimpleNamespace, reason: str) -> tuple[list[tuple[Sample, str]], list[Sample]]:
+        """Let a worker that died load again. What it had in hand with the reason, and what waited."""
+        running, *waiting = (sample for sample, _ in member.held)
+        self._load(member)
+        return [(running, reason)], waiting
+
+    def _load(self, member: SimpleNamespace) -> None:
+        member.held, member.ready, member.began = deque(), False, 0.0
+        member.loading = member.actor.load.options(max_task_retries=TRIES).remote(self.request)
+
+    def _muster(self) -> None:
+        """Start the workers that are wanted; a cluster is asked again now and then, since nodes join."""
+        if time.monotonic() - self._looked > 5:
+            for _ in range(self._wanted() - len(self._members)):
+                self._members.append(member := SimpleNamespace(actor=self._make()))
+                self._load(member)
+            self._looked = time.monotonic()
+
+    def _check(self, model: dict[str, Any], run: dict[str, Any]) -> None:
+        """Refuse a worker whose rows would differ from the others'."""
+        first = self._facts = self._facts or (model, run)
+        for name, value in (model | run).items():
+            known = (first[0] | first[1])[name]
+            if name not in ("commit", "date") and value != known:
+                raise StudyError(f"workers differ in {name}: {known} and {value}; give all nodes the same")
+
+
+@contextmanager
+def crew(request: Request, workers: str, gpus_per_model: int, folder: Path) -> Iterator[Crew]:
+    """Workers for a request: a number of them on this machine, "auto" for one a GPU (or core) here, or HOST:PORT for
+    those of a running cluster. They end with the block, however it ends. Raises StudyError for a number that does not
+    fit, for an address where no cluster of this version answers, and if Ray is not installed."""
+    ray = _ray()
+    here = ":" not in workers
+    temporary = Path(tempfile.gettempdir()) / f"flow-{sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
+    try:
+        if here:
+            count, threads, gpus = _places(workers, gpus_per_model, request)
+            shutil.rmtree(temporary, ignore_errors=True)  # of a driver that was killed
+            options = {"num_cpus": count * threads, "object_store_memory": STORE, "_temp_dir": str(temporary)}
+            _connect(ray, address="local", include_dashboard=False, **options)
+        else:
+            _answers(workers)
+            _connect(ray, address=workers)
+            gpus = gpus_per_model if request.device != "cpu" and ray.cluster_resources().get("GPU") else 0
+            threads = int(os.environ.get("OMP_NUM_THREADS", 1))
+
+        def wanted() -> int:
+            have = ray.cluster_resources()
+            return count if here else int(have.get("GPU", 0) // gpus if gpus else have.get("CPU", 0) // threads)
+
+        start = {"num_cpus": threads, "num_gpus": gpus, "max_restarts": -1}
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        remote = ray.remote(Worker).options(**start, runtime_env=environment)
+        yield Crew(request, lambda: remote.remote(threads), wanted)
+    finally:
+        with suppress(KeyboardInterrupt):
+            ray.shutdown()
+        if here:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _ray() -> Any:
+    """Ray, which neither reports its use nor prints what its workers print."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+    try:
+        import ray  # heavy
+    except ImportError:
+        raise StudyError("workers need Ray; install it: pip install -e '.[cluster]' -c requirements.lock") from None
+    return ray
+
+
+def _places(workers: str, gpus_per_model: int, request: Request) -> tuple[int, int, int]:
+    """How many workers on this machine, the threads of each, and its GPUs."""
+    cores, visible = len(os.sched_getaffinity(0)), torch.cuda.device_count() if request.device != "cpu" else 0
+    set_threads = int(os.environ.get("OMP_NUM_THREADS", 0))
+    most = visible // gpus_per_model if visible else cores // (set_threads or 1)
+    if workers != "auto" and (not workers.isdecimal() or not int(workers)):
+        raise StudyError(f"workers is {workers!r}; use a number from 1 on, auto, or HOST:PORT of a Ray cluster")
+    count = most if workers == "auto" else int(workers)
+    if count > most and visible or not count:
+        raise StudyError(f"{workers} workers need {gpus_per_model} GPUs each; this machine has {visible}")
+    return count, set_threads or max(1, cores // count), gpus_per_model if visible else 0
+
+
+def _answers(address: str) -> None:
+    """Refuse an address where nothing answers."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWERS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise StudyError(f"no Ray cluster answers at {address} ({error}); start one with ray start --head") from None
+
+
+def _connect(ray: Any, **options: Any) -> None:
+    try:
+        ray.init(log_to_driver=False, logging_level="error", **options)
+    except Exception as error:  # of many kinds: a version that differs, a raylet that did not come up
+        raise StudyError(f"Ray could not be started or joined: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
