@@ -21,8 +21,8 @@ DEVICE_OPTION = $(call given,DEVICE,device)
 SETTINGS = $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
 	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) \
 	$(call given,MAP_SAMPLES,map-samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
-	$(call given,OUT,out) $(DEVICE_OPTION)
-unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE
+	$(call given,OUT,out) $(call given,WORKERS,workers) $(DEVICE_OPTION)
+unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE WORKERS
 
 # What MODEL=smol stands on is fetched when it is first asked for.
 BASE = $(if $(filter smol%,$(call typed,MODEL)),base)
@@ -30,7 +30,7 @@ BASE = $(if $(filter smol%,$(call typed,MODEL)),base)
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE"
+	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE WORKERS"
 	@echo "             make reproduce MODEL=byminji/LLaVA-NeXT-7B-Video-FT BENCHMARK=tvbench:/data/TVBench"
 
 env: $(READY) ## create .venv with the pinned packages (the other targets do it when needed)

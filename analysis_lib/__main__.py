@@ -21,6 +21,7 @@ COMMON = {  # option: (value as help shows it, help, what else argparse must kno
     "--device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
     "--seed": ("N", "of the draw of samples, random controls and the split of the videos (default: 0)"),
 }
+WORKERS = ("N|auto|HOST:PORT", "spread samples over N workers, one a GPU or core, or a Ray cluster's (default: none)")
 SWEEP = {
     "--model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name", REQUIRED),
     "--benchmark": ("NAME[:ROOT]", FORMATS, REQUIRED),
@@ -31,7 +32,7 @@ SWEEP = {
     "--measure": ("A,B", "knockout,emergence,lens,pathway (default: these), controls, widths, pairs, heads, response"),
     "--dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
     "--mode": ("MODE", "exact: recompute what a cut can change; full: a complete pass (default: exact)"),
-    "--workers": ("N|auto|HOST:PORT", "workers: N here, auto: one a GPU or core, or a Ray cluster's (default: none)"),
+    "--workers": WORKERS,
     "--gpus-per-model": ("N", "GPUs of each worker (default: 1)"),
     "--out": ("DIR", "results folder (default: data/results/MODEL/BENCHMARK-kWINDOW-STYLE)"),
 }
@@ -40,6 +41,7 @@ NOTEBOOKS = {  # parameters of notebooks that are options of reproduce
     "--image-model": ("PATH_OR_HUB_ID", "its image-only base, for notebook 01 (default: only embedded has one)"),
     "--benchmark": ("NAME[:ROOT]", f"{FORMATS} (default: embedded)"),
     **COMMON,
+    "--workers": WORKERS,
     "--map-samples": ("N", "questions a task for maps of heads, frame pairs and window sizes (0: as --samples)"),
     "--out": ("DIR", "results, figures, executed copies and report go below it (default: build/reproduce/MODEL)"),
 }

@@ -129,7 +129,6 @@ def _compute(
     store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo], workers: str, gpus: int
 ) -> None:
     """Measure the samples, storing each as it is done; the time goes to DIR/seconds.csv."""
-    began = time.monotonic()
     if workers:
         with crew(request, workers, gpus, store.folder) as team:
             model, run = team.facts()
@@ -140,6 +139,7 @@ def _compute(
                     store.add(sample.sample_id, part)
                     bar.set_postfix(workers=team.alive, refresh=False)
                     bar.update()
+            took = time.monotonic() - began
     else:
         vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
         store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
@@ -147,8 +147,9 @@ def _compute(
         for task in sorted({s.task for s in samples}):
             for sample in tqdm([s for s in samples if s.task == task], desc=task, **BAR):
                 store.add(sample.sample_id, measure.sample_part(vlm, sample, todo[sample.sample_id], request))
+        took = time.monotonic() - began
     with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
-        file.write(f"{' '.join(request.measure)},{len(samples)},{time.monotonic() - began:.3f}\n")
+        file.write(f"{' '.join(request.measure)},{len(samples)},{took:.3f}\n")
 
 
 @lru_cache(maxsize=1)

@@ -83,7 +83,7 @@ class Crew:
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the manifest says of model and run, once a worker has loaded."""
         while not self._facts:
-            self._step()
+            self.wait()
         return self._facts
 
     def measured(self, samples: Sequence[Sample], todo: Mapping[str, Todo]) -> Iterator[tuple[Sample, bytes]]:
@@ -99,7 +99,7 @@ class Crew:
                         ref = member.actor.measure.remote(sample, todo[sample.sample_id], there)
                         member.began = member.began if member.held else time.monotonic()
                         member.held.append((sample, ref))
-                done, lost, waiting = self._step()
+                done, lost, waiting = self.wait()
                 first.extendleft(waiting)
                 for sample, reason in lost:
                     died[sample.sample_id] += 1
@@ -110,7 +110,7 @@ class Crew:
                         done = sample, to_part({"skipped": [measure.skip_row(skip)]})
             yield done
 
-    def _step(self) -> tuple[tuple[Sample, bytes] | None, list[tuple[Sample, str]], list[Sample]]:
+    def wait(self) -> tuple[tuple[Sample, bytes] | None, list[tuple[Sample, str]], list[Sample]]:
         """Wait for one thing to happen, a second at most: a finished sample, samples whose worker died or hung with
         the reason, and those that waited behind them."""
         import ray  # heavy

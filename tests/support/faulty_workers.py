@@ -51,6 +51,7 @@ def main():
         import ray
 
         ray.__version__ = FAULTS["version"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and hands that on
     given = json.loads(sys.argv[1])
     cli.VERBS["sweep"] = (lambda **_: print(len(runs.sweep(**given).baseline)), {})
     return cli.main(["sweep"])
