@@ -61,10 +61,6 @@ def _loop(store: Store, count: int, done: Iterator[tuple[Sample, bytes]], begin:
     return share | {"driver_cpu_a_sample": (time.process_time() - worked) / count, **memory}
 
 
-def _is_worker(process: psutil.Process) -> bool:
-    return process.name().startswith("ray::Worker")
-
-
 def main() -> None:
     """Measure both and print them."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 120
