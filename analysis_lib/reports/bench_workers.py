@@ -52,10 +52,9 @@ def _loop(store: Store, count: int, done: Iterator[tuple[Sample, bytes]], begin:
     for number, (sample, part) in enumerate(done, start=1):
         store.add(sample.sample_id, part)
         if number in (EARLY, count):
-            sizes = [
-                child.memory_info().rss for child in psutil.Process().children(recursive=True) if _is_worker(child)
-            ]
-            memory[f"worker_mb_at_{number}"] = max(sizes, default=psutil.Process().memory_info().rss) >> 20
+            own = psutil.Process()
+            sizes = [c.memory_info().rss for c in own.children(recursive=True) if c.name().startswith("ray::Worker")]
+            memory[f"worker_mb_at_{number}"] = max(sizes, default=own.memory_info().rss) >> 20
     took = time.perf_counter() - started
     share = {"startup": started - begin, "seconds_a_sample": took / count}
     return share | {"driver_cpu_a_sample": (time.process_time() - worked) / count, **memory}
