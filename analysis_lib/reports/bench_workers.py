@@ -18,10 +18,10 @@ from analysis_lib.inputs.records import Sample
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.reports.bench_store import alone
 from analysis_lib.study import measure, provenance
+from analysis_lib.study.cluster import crew
 from analysis_lib.study.folders import missing
 from analysis_lib.study.request import check_request
 from analysis_lib.study.store import Store
-from analysis_lib.study.workers import crew
 
 EARLY = 50  # samples after which memory is looked at first
 

@@ -24,11 +24,11 @@ from analysis_lib.instrument.pathways import pathway_ranges
 from analysis_lib.models import checkpoints
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
+from analysis_lib.study.cluster import crew
 from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS
-from analysis_lib.study.workers import crew
 
 BAR = {"unit": "sample", "ascii": True, "file": sys.stderr, "mininterval": 0.5}
 
@@ -74,7 +74,7 @@ def sweep(
     """Measure what the results folder lacks and return what was asked for. `asked` has fields of `request.Request`,
     which says what they mean: model, benchmark, tasks, samples, edges, window, style, keep, measure, dtype, device,
     seed, mode, ranges; all but the model have a default. `out` is the results folder (None: `results_dir`). If
-    `compute` is False, no model is loaded. `workers` spreads the samples (`workers.crew`; empty: this process measures
+    `compute` is False, no model is loaded. `workers` spreads the samples (`cluster.crew`; empty: this process measures
     all), each worker with `gpus_per_model` GPUs. Raises StudyError for a request that cannot be met, for settings other
     than those of the stored rows, and, naming the command that measures, for missing rows that may not be computed."""
     request = check_request(**asked)

@@ -19,7 +19,7 @@ from conftest import GOLDEN
 from sweeps import EDGES, files, sweep
 
 from analysis_lib.errors import StudyError
-from analysis_lib.study import workers
+from analysis_lib.study import cluster, workers
 from analysis_lib.study.folders import Todo
 from analysis_lib.study.request import check_request
 
@@ -46,11 +46,11 @@ def environment(tmp_path_factory):
 def start(bench, environment):
     """Starts a sweep as a process of its own; `faults` are those of tests/support/faulty_workers.py."""
 
-    def started(out, number="", faults=None, model=str(GOLDEN)):
+    def started(out, number="", faults=None, model=str(GOLDEN), more=None):
         given = MEASURE | {"model": model, "benchmark": f"tvbench:{bench}", "out": str(out), "workers": number}
         command = [sys.executable, str(SUPPORT / "faulty_workers.py"), json.dumps(given)]
         faults = {"FAULTS": json.dumps(faults or {})}
-        return subprocess.Popen(command, env=environment | faults, stdout=-1, stderr=-1, text=True)
+        return subprocess.Popen(command, env=environment | faults | (more or {}), stdout=-1, stderr=-1, text=True)
 
     return started
 
@@ -125,21 +125,21 @@ def test_a_number_that_is_none_is_refused(workers, tmp_path, root):
 
 
 def test_more_workers_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 4)
     request = check_request(model="x")
-    assert workers._places("auto", 2, request)[::2] == (2, 2)
+    assert cluster._places("auto", 2, request)[::2] == (2, 2)
     with pytest.raises(StudyError, match="3 workers need 2 GPUs each; this machine has 4"):
-        workers._places("3", 2, request)
-    assert workers._places("3", 1, check_request(model="x", device="cpu"))[2] == 0
+        cluster._places("3", 2, request)
+    assert cluster._places("3", 1, check_request(model="x", device="cpu"))[2] == 0
 
 
 def test_cores_are_divided_unless_threads_are_set(monkeypatch):
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(cluster.os, "sched_getaffinity", lambda _: range(8))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     request = check_request(model="x", device="cpu")
-    assert [workers._places(n, 1, request)[:2] for n in ("auto", "2", "3", "20")] == [(8, 1), (2, 4), (3, 2), (20, 1)]
+    assert [cluster._places(n, 1, request)[:2] for n in ("auto", "2", "3", "20")] == [(8, 1), (2, 4), (3, 2), (20, 1)]
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert [workers._places(n, 1, request)[:2] for n in ("auto", "2")] == [(2, 4), (2, 4)]
+    assert [cluster._places(n, 1, request)[:2] for n in ("auto", "2")] == [(2, 4), (2, 4)]
 
 
 def test_an_address_where_nothing_answers(tmp_path, root):
@@ -148,8 +148,8 @@ def test_an_address_where_nothing_answers(tmp_path, root):
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     begin = time.monotonic()
     with pytest.raises(StudyError, match=f"no Ray cluster answers at {address}"):
-        workers._answers(address)
-    assert time.monotonic() - begin < workers.ANSWERS + 5
+        cluster._answers(address)
+    assert time.monotonic() - begin < cluster.ANSWERS + 5
 
 
 def test_a_node_without_the_benchmark_is_named(make_sample, tmp_path):

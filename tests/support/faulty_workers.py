@@ -12,7 +12,7 @@ import time
 
 from analysis_lib import __main__ as cli
 from analysis_lib import paths
-from analysis_lib.study import runs, workers
+from analysis_lib.study import cluster, runs, workers
 from analysis_lib.study.workers import Worker
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
@@ -44,7 +44,7 @@ def filling(real=os.replace, taken=None):
 def main():
     import faulty_workers  # by this name, so that a worker's process can import the class
 
-    workers.Worker, workers.HANGS, workers.TIMES = faulty_workers.Faulty, FAULTS.get("limit", 1800), 3
+    cluster.Worker, workers.HANGS, workers.TIMES = faulty_workers.Faulty, FAULTS.get("limit", 1800), 3
     if "full_after" in FAULTS:
         paths.os.replace = filling()
     if "version" in FAULTS:
