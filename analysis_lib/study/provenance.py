@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ import torch
 from analysis_lib import paths
 from analysis_lib.inputs.benchmarks import benchmark_hash
 from analysis_lib.inputs.records import Skip
-from analysis_lib.instrument.receipts import Receipt
+from analysis_lib.instrument.receipts import merged
 from analysis_lib.models.records import VideoLLM
 
 PACKAGES = ("torch", "transformers", "tokenizers", "decord2", "numpy", "pillow", "pandas", "pyarrow")
@@ -76,18 +76,15 @@ def summary(read: Callable[..., pd.DataFrame]) -> dict[str, Any]:
     baseline = read("baseline", ["task", "sample_id", "sample_sha256", "correct"])
     skipped = read("skipped", ["task", "sample_id", "sample_sha256"])
     kinds = {"measured": baseline, "correct": baseline[baseline["correct"]], "skipped": skipped}
-    counts = {kind: Counter(rows["task"]) for kind, rows in kinds.items()}
+    counts = {kind: Counter(rows["task"].tolist()) for kind, rows in kinds.items()}
     every = pd.concat([baseline, skipped], ignore_index=True)
+    asked = zip(every["sample_id"].tolist(), every["sample_sha256"].tolist(), strict=True)
     receipts = read("receipts", ["measure", "receipt"])
-    merged = receipts.groupby(receipts["measure"].str.split().str[0])["receipt"].agg(_merged)
+    kind = receipts["measure"].map({name: name.split()[0] for name in receipts["measure"].unique()})
+    texts = receipts.groupby(kind)["receipt"].agg(",".join)
+    found = {name: asdict(merged(json.loads(f"[{text}]"))) for name, text in sorted(texts.items())}
     return {
-        "benchmark_sha256": benchmark_hash(Skip("", s.sample_id, "", "", s.sample_sha256) for s in every.itertuples()),
+        "benchmark_sha256": benchmark_hash(Skip("", name, "", "", sha256) for name, sha256 in asked),
         "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(set(every["task"]))},
-        "receipts": dict(sorted(merged.items())),
+        "receipts": {name: dict(sorted(receipt.items())) for name, receipt in found.items()},
     }
-
-
-def _merged(texts: Iterable[str]) -> dict[str, Any]:
-    """Receipts as one, by name: counts are added, of the rest the largest holds (`Receipt.merge`)."""
-    first, *others = (Receipt(**receipt) for receipt in json.loads(f"[{','.join(texts)}]"))
-    return dict(sorted(asdict(first.merge(*others)).items()))
