@@ -58,6 +58,10 @@ REPRODUCE = (
     }
 )
 DEFAULTS = {"model": "embedded", "image_model": "embedded-image", "benchmark": "embedded", "window": "auto"}
+MERGE = {
+    "--out": ("DIR", "results folder that takes all rows", REQUIRED),
+    "folders": ("DIR", "results folders, which stay as they are", {"nargs": "+"}),
+}
 TRAIN = {
     "--model": ("NAME", "embedded, or smol (default: embedded)", {"choices": ("embedded", "smol")}),
     "--seed": ("N", "of weights and data (default: 0)", {"type": int}),
@@ -131,6 +135,23 @@ def _parameters(p: Sequence[str] = (), **given: Any) -> dict[str, Any]:
     return given
 
 
+def _merge(out: str, folders: Sequence[str]) -> None:
+    """Merge results folders that were measured with the same settings, one a task or a range of samples, say."""
+    from analysis_lib.study import provenance
+    from analysis_lib.study.store import Store
+    from analysis_lib.study.tables import SCHEMAS, stored
+
+    with Store(out) as whole:
+        for folder in folders:
+            if not (Path(folder) / "manifest.json").is_file():
+                raise StudyError(f"{folder} is no results folder: it holds no manifest.json")
+            with Store(folder) as part:
+                whole.take(part)
+        tables = [table for table in SCHEMAS if any(stored(Path(folder), table) for folder in folders)]
+        whole.finish(provenance.summary, tables=tables)
+    print(f"merged {len(folders)} folders into {out}")
+
+
 def _train(model: str = "embedded", **given: Any) -> None:
     """Re-create the embedded models from nothing, or smol on its language model."""
     from analysis_lib.embedded.smol.train import train_smol
@@ -159,6 +180,7 @@ VERBS = {
     "sweep": (_sweep, SWEEP),
     "reproduce": (_reproduce, REPRODUCE),
     "record": (_record, RECORD),
+    "merge": (_merge, MERGE),
     "train": (_train, TRAIN),
     "benchmark": (_benchmark, {"--out": ("DIR", f"default: {paths.BENCHMARK}", {"type": Path})}),
     "doctor": (_doctor, {"benchmark": ("NAME[:ROOT]", FORMATS)}),

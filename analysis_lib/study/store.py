@@ -27,6 +27,7 @@ from analysis_lib.study import parts
 from analysis_lib.study.tables import SCHEMAS, Where, among, read_files, read_manifest, schema, stored
 
 NEEDED_SPACE = 32 * 2**20  # bytes; less than this free counts as a full disk
+SUMMARY = ("benchmark_sha256", "samples", "receipts")  # of the manifest: what is made of all rows
 AT_ONCE = 256  # finished samples that are merged together: few enough to hold, enough to rewrite a part rarely
 
 
@@ -151,6 +152,15 @@ class Store(AbstractContextManager):
         before, self.manifest = self.manifest, self.manifest | summarise(self.read)
         if self.manifest != before:
             self._write_manifest()
+
+    def take(self, other: "Store") -> None:
+        """Add all rows of another results folder. StudyError if it was measured with other settings."""
+        made = {name: value for name, value in other.manifest.items() if name not in (*SUMMARY, "settings")}
+        self.begin(other.manifest["settings"], made)
+        for table in SCHEMAS:
+            for file in stored(other.folder, table):
+                rows = read_files(table, [file])
+                self._skip(rows) if table == "skipped" else parts.merge(self.folder, table, rows)
 
     def _merge(self) -> None:
         """Take the finished samples into the tables."""
