@@ -67,9 +67,9 @@ def main() -> None:
     one, two = (alone(timed, count, workers) for workers in (0, 2))
     for name, found in {"one process": one, "two workers": two}.items():
         print(name, ", ".join(f"{k} {v:.3f}" for k, v in found.items() if not isinstance(v, str)))
-    driver = two["driver_cpu_a_sample"] / one["seconds_a_sample"]
+    driver = two["driver_cpu_a_sample"] / one["driver_cpu_a_sample"]
     gain = one["seconds_a_sample"] / two["seconds_a_sample"]
-    print(f"{gain:.2f} times the samples a second; the driver works {driver:.1%} of a sample's time")
+    print(f"{gain:.2f} times the samples a second; the driver works {driver:.1%} of what a sample takes")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from analysis_lib.study.parts import to_part
 from analysis_lib.study.request import Request
 
 TRIES = 2  # that a sample is given before it is skipped
+LOADS = 5  # that a worker is given, some seconds apart, while no other is there
 HANGS, TIMES = 1800.0, 10  # seconds that a sample may take, or so many times the slowest before it, if that is more
 
 
@@ -109,8 +110,10 @@ class Crew:
         import ray  # heavy
 
         self._muster()
-        refs = {m.loading if not m.ready else m.held[0][1]: m for m in self._members if not m.ready or m.held}
-        for ref in ray.wait([*refs], timeout=1.0)[0]:
+        refs = {m.held[0][1]: m for m in self._members if m.ready and m.held}
+        refs |= {m.loading: m for m in self._members if not m.ready and m.loading}
+        time.sleep(0 if refs else 1)
+        for ref in ray.wait([*refs], timeout=1.0)[0] if refs else []:
             member = refs[ref]
             try:
                 found = ray.get(ref)
@@ -119,18 +122,17 @@ class Crew:
             except ray.exceptions.RayTaskError:
                 raise  # a defect: it stops a run of one process, too
             except ray.exceptions.RayError as error:
-                if not member.ready:
-                    raise StudyError(
-                        f"a worker died while it loaded the model, again and again ({one_line(error)})"
-                    ) from None
-                return None, *self._again(member, "its worker died, and so did another with it")
+                if member.ready:
+                    return None, *self._again(member, "its worker died, and so did another with it")
+                self._failed(member, error)
+                continue
             if member.ready:
                 sample = member.held.popleft()[0]
                 now = time.monotonic()
                 self._slowest, member.began = max(self._slowest, now - member.began), now
                 return (sample, found), [], []
             self._check(*found)
-            member.ready = True
+            member.ready, member.failures = True, 0
         for member in self._members:
             limit = max(HANGS, TIMES * self._slowest)
             if member.held and member.ready and time.monotonic() - member.began > limit:
@@ -144,6 +146,17 @@ class Crew:
         self._load(member)
         return [(running, reason)], waiting
 
+    def _failed(self, member: SimpleNamespace, error: Exception) -> None:
+        """A worker did not come to load: it died of it, or its node left and no other has room. It is asked again; if
+        no worker is there at all, not for ever."""
+        import ray  # heavy
+
+        member.loading, member.failures = None, member.failures + 1
+        if not isinstance(error, ray.exceptions.ActorUnavailableError):
+            member.actor = self._make()
+        if not self.alive and member.failures >= LOADS:
+            raise StudyError(f"no worker can load the model, they die of it or have no place: {one_line(error)}")
+
     def _load(self, member: SimpleNamespace) -> None:
         member.held, member.ready, member.began = deque(), False, 0.0
         member.loading = member.actor.load.options(max_task_retries=TRIES).remote(self.request)
@@ -152,8 +165,10 @@ class Crew:
         """Start the workers that are wanted; a cluster is asked again now and then, since nodes join."""
         if time.monotonic() - self._looked > 5:
             for _ in range(self._wanted() - len(self._members)):
-                self._members.append(member := SimpleNamespace(actor=self._make()))
-                self._load(member)
+                self._members.append(SimpleNamespace(actor=self._make(), loading=None, ready=False, failures=0))
+            for member in self._members:
+                if not member.loading:
+                    self._load(member)
             self._looked = time.monotonic()
 
     def _check(self, model: dict[str, Any], run: dict[str, Any]) -> None:
