@@ -33,9 +33,9 @@ def test_a_node_leaves_and_another_joins(cluster, start, alone, tmp_path):  # no
     second = joined(cluster)
     out = tmp_path / "out"
     run = start(out, cluster.address, {"slow": 2})
-    until(lambda: finished(out) >= 1)
+    until(lambda: finished(out) >= 1, run=run)
     cluster.remove_node(second, allow_graceful=False)
-    until(lambda: finished(out) >= 3)
+    until(lambda: finished(out) >= 3, run=run)
     joined(cluster)
     assert ended(run) == (0, "") and files(out) == files(alone)
 

@@ -68,10 +68,12 @@ def ended(process) -> tuple[int, str]:
     return process.returncode, next((line for line in said if line.startswith("error: ")), "")
 
 
-def until(true, seconds=LONG):
+def until(true, seconds=LONG, run=None):
+    """Wait for something; a `run` that ended before says why."""
     limit = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < limit
+        assert run is None or run.poll() is None, run.communicate()
         time.sleep(0.1)
     return found
 
@@ -183,9 +185,9 @@ def test_a_killed_worker_and_then_a_killed_driver(start, alone, tmp_path):
     """A worker dies in the middle of a sample, then the driver; another number of workers ends the run."""
     out = tmp_path / "out"
     run = start(out, "2", {"slow": 1})
-    until(lambda: finished(out) >= 1)
+    until(lambda: finished(out) >= 1, run=run)
     measuring(run)[0].kill()
-    until(lambda: finished(out) >= 4)
+    until(lambda: finished(out) >= 4, run=run)
     children = family(run)
     run.kill()
     run.communicate()
@@ -211,7 +213,7 @@ def test_samples_that_kill_or_hang_their_workers_are_skipped(start, alone, tmp_p
 def test_ctrl_c_ends_all_workers(start, tmp_path):
     out = tmp_path / "out"
     run = start(out, "2", {"slow": 2})
-    until(lambda: finished(out) >= 1)
+    until(lambda: finished(out) >= 1, run=run)
     children = family(run)
     run.send_signal(signal.SIGINT)
     assert ended(run)[0] == 130
