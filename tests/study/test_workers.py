@@ -191,7 +191,7 @@ def test_a_killed_worker_and_then_a_killed_driver(start, alone, tmp_path):
     children = family(run)
     run.kill()
     run.communicate()
-    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 60)
+    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 300)
     assert 4 <= finished(out) < 8
     assert ended(start(out, "1")) == (0, "")
     assert files(out) == files(alone) and not leftover(out).exists()
