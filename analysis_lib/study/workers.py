@@ -26,7 +26,7 @@ from analysis_lib.study.parts import to_part
 from analysis_lib.study.request import Request
 
 TRIES = 2  # that a sample is given before it is skipped
-LOADS = 5  # that a worker is given, some seconds apart, while no other is there
+DESERTED = 300.0  # seconds without any worker, after which one that dies while it loads ends the run
 HANGS, TIMES = 1800.0, 10  # seconds that a sample may take, or so many times the slowest before it, if that is more
 
 
@@ -67,7 +67,7 @@ class Crew:
         self.request, self._make, self._wanted = request, make, wanted
         self._members: list[SimpleNamespace] = []
         self._facts: tuple[dict, dict] | None = None  # of the first worker; all others must have the same
-        self._slowest, self._looked = 0.0, 0.0
+        self._slowest, self._looked, self._seen = 0.0, 0.0, time.monotonic()
 
     @property
     def alive(self) -> int:
@@ -110,6 +110,7 @@ class Crew:
         import ray  # heavy
 
         self._muster()
+        self._seen = time.monotonic() if self.alive else self._seen
         refs = {m.held[0][1]: m for m in self._members if m.ready and m.held}
         refs |= {m.loading: m for m in self._members if not m.ready and m.loading}
         time.sleep(0 if refs else 1)
@@ -132,7 +133,7 @@ class Crew:
                 self._slowest, member.began = max(self._slowest, now - member.began), now
                 return (sample, found), [], []
             self._check(*found)
-            member.ready, member.failures = True, 0
+            member.ready = True
         for member in self._members:
             limit = max(HANGS, TIMES * self._slowest)
             if member.held and member.ready and time.monotonic() - member.began > limit:
@@ -151,10 +152,10 @@ class Crew:
         no worker is there at all, not for ever."""
         import ray  # heavy
 
-        member.loading, member.failures = None, member.failures + 1
+        member.loading = None
         if not isinstance(error, ray.exceptions.ActorUnavailableError):
             member.actor = self._make()
-        if not self.alive and member.failures >= LOADS:
+        if time.monotonic() - self._seen > DESERTED:
             raise StudyError(f"no worker can load the model, they die of it or have no place: {one_line(error)}")
 
     def _load(self, member: SimpleNamespace) -> None:
@@ -165,7 +166,7 @@ class Crew:
         """Start the workers that are wanted; a cluster is asked again now and then, since nodes join."""
         if time.monotonic() - self._looked > 5:
             for _ in range(self._wanted() - len(self._members)):
-                self._members.append(SimpleNamespace(actor=self._make(), loading=None, ready=False, failures=0))
+                self._members.append(SimpleNamespace(actor=self._make(), loading=None, ready=False))
             for member in self._members:
                 if not member.loading:
                     self._load(member)
