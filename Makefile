@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures record drift readme smoke bench families notebooks-on-families train base site site-check test slow lint lab lock clean
+.PHONY: help env reproduce figures record drift readme smoke bench bench-store families notebooks-on-families train base site site-check test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -22,16 +22,16 @@ DEVICE_OPTION = $(call given,DEVICE,device)
 SETTINGS = $(call given,MODEL,model) $(call given,IMAGE_MODEL,image-model) $(call given,BENCHMARK,benchmark) \
 	$(call given,TASKS,tasks) $(call given,SAMPLES,samples) \
 	$(call given,MAP_SAMPLES,map-samples) $(call given,WINDOW,window) $(call given,SEED,seed) \
-	$(call given,OUT,out) $(DEVICE_OPTION)
-unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE
+	$(call given,OUT,out) $(call given,WORKERS,workers) $(DEVICE_OPTION)
+unexport MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE WORKERS
 
 # What MODEL=smol stands on is fetched when it is first asked for.
 BASE = $(if $(filter smol%,$(call typed,MODEL)),base)
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE"
+	@echo "  settings   MODEL IMAGE_MODEL BENCHMARK TASKS SAMPLES MAP_SAMPLES WINDOW SEED OUT DEVICE WORKERS"
 	@echo "             make reproduce MODEL=byminji/LLaVA-NeXT-7B-Video-FT BENCHMARK=tvbench:/data/TVBench"
 
 env: $(READY) ## create .venv with the pinned packages (the other targets do it when needed)
@@ -72,6 +72,9 @@ smoke: $(READY) $(BASE) ## try MODEL and BENCHMARK: every notebook on a few ques
 
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
 	@$(PY) -m analysis_lib.reports.bench
+
+bench-store: $(READY) ## fill a results store with up to 100,000 made-up samples and see how it grows, into data/bench
+	@$(PY) -m analysis_lib.reports.bench_store
 
 families: $(READY) ## try every video architecture of transformers on a tiny checkpoint, into docs/families.md
 	@$(PY) tests/support/census_table.py
@@ -116,7 +119,8 @@ lock: ## pin the newest packages that pyproject.toml allows (needs uv)
 	@{ printf '%s\n' \
 		'# The packages that the committed numbers were measured with; made by `make lock`, used as pip constraints.' \
 		'# CUDA packages are left out: the build of torch that pip picks brings its own.'; \
-	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --extra site --no-header --no-annotate \
+	uv pip compile -q --python-version 3.11 --python-platform linux --extra dev --extra cluster --extra site --no-header \
+		--no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml | grep -v -E '^(nvidia|cuda|triton)'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

@@ -21,6 +21,7 @@ COMMON = {  # option: (value as help shows it, help, what else argparse must kno
     "--device": ("DEVICE", "auto, cpu or cuda (default: auto)"),
     "--seed": ("N", "of the draw of samples, random controls and the split of the videos (default: 0)"),
 }
+WORKERS = ("N|auto|HOST:PORT", "spread samples over N workers, one a GPU or core, or a Ray cluster's (default: none)")
 SWEEP = {
     "--model": ("PATH_OR_HUB_ID", "embedded model, checkpoint folder, or hub id owner/name", REQUIRED),
     "--benchmark": ("NAME[:ROOT]", FORMATS, REQUIRED),
@@ -31,6 +32,8 @@ SWEEP = {
     "--measure": ("A,B", "knockout,emergence,lens,pathway (default: these), controls, widths, pairs, heads, response"),
     "--dtype": ("DTYPE", "auto, float32 or bfloat16 (default: auto)"),
     "--mode": ("MODE", "exact: recompute what a cut can change; full: a complete pass (default: exact)"),
+    "--workers": WORKERS,
+    "--gpus-per-model": ("N", "GPUs of each worker (default: 1)"),
     "--out": ("DIR", "results folder (default: data/results/MODEL/BENCHMARK-kWINDOW-STYLE)"),
 }
 NOTEBOOKS = {  # parameters of notebooks that are options of reproduce
@@ -38,6 +41,7 @@ NOTEBOOKS = {  # parameters of notebooks that are options of reproduce
     "--image-model": ("PATH_OR_HUB_ID", "its image-only base, for notebook 01 (default: only embedded has one)"),
     "--benchmark": ("NAME[:ROOT]", f"{FORMATS} (default: embedded)"),
     **COMMON,
+    "--workers": WORKERS,
     "--map-samples": ("N", "questions a task for maps of heads, frame pairs and window sizes (0: as --samples)"),
     "--out": ("DIR", "results, figures, executed copies and report go below it (default: build/reproduce/MODEL)"),
 }
@@ -54,6 +58,10 @@ REPRODUCE = (
     }
 )
 DEFAULTS = {"model": "embedded", "image_model": "embedded-image", "benchmark": "embedded", "window": "auto"}
+MERGE = {
+    "--out": ("DIR", "results folder that takes all rows", REQUIRED),
+    "folders": ("DIR", "results folders, which stay as they are", {"nargs": "+"}),
+}
 TRAIN = {
     "--model": ("NAME", "embedded, or smol (default: embedded)", {"choices": ("embedded", "smol")}),
     "--seed": ("N", "of weights and data (default: 0)", {"type": int}),
@@ -81,7 +89,8 @@ def _sweep(**given: str) -> None:
     """Measure a model on a benchmark and store the rows; only what is missing is computed."""
     from analysis_lib.study.request import check_request
 
-    check_request(**{name: value for name, value in given.items() if name != "out"})  # before anything heavy
+    others = ("out", "workers", "gpus_per_model")
+    check_request(**{name: value for name, value in given.items() if name not in others})  # before anything heavy
     from analysis_lib.study import runs as study
 
     found = study.sweep(**given)
@@ -134,6 +143,23 @@ def _parameters(p: Sequence[str] = (), **given: Any) -> dict[str, Any]:
     return given
 
 
+def _merge(out: str, folders: Sequence[str]) -> None:
+    """Merge results folders that were measured with the same settings, one a task or a range of samples, say."""
+    from analysis_lib.study import provenance
+    from analysis_lib.study.store import Store
+    from analysis_lib.study.tables import SCHEMAS, stored
+
+    with Store(out) as whole:
+        for folder in folders:
+            if not (Path(folder) / "manifest.json").is_file():
+                raise StudyError(f"{folder} is no results folder: it holds no manifest.json")
+            with Store(folder) as part:
+                whole.take(part)
+        tables = [table for table in SCHEMAS if any(stored(Path(folder), table) for folder in folders)]
+        whole.finish(provenance.summary, tables=tables)
+    print(f"merged {len(folders)} folders into {out}")
+
+
 def _train(model: str = "embedded", **given: Any) -> None:
     """Re-create the embedded models from nothing, or smol on its language model."""
     from analysis_lib.embedded.smol.train import train_smol
@@ -173,6 +199,7 @@ VERBS = {
     "sweep": (_sweep, SWEEP),
     "reproduce": (_reproduce, REPRODUCE),
     "record": (_record, RECORD),
+    "merge": (_merge, MERGE),
     "train": (_train, TRAIN),
     "benchmark": (_benchmark, {"--out": ("DIR", f"default: {paths.BENCHMARK}", {"type": Path})}),
     "check": (_check, CHECK),

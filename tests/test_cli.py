@@ -6,6 +6,7 @@ import sys
 import pytest
 from clips import write_small_benchmark
 from conftest import GOLDEN
+from sweeps import files
 
 from analysis_lib import __main__ as cli
 from analysis_lib.study import runs as study
@@ -218,3 +219,21 @@ def test_train_gets_what_is_given(monkeypatch):
     monkeypatch.setattr(train, "train", lambda **given: seen.append(given))
     assert cli.main(["train"]) == cli.main(["train", "--seed", "1", "--device", "cpu", "--out", "x"]) == 0
     assert seen == [{}, {"seed": 1, "device": "cpu", "out": Path("x")}]
+
+
+def test_folders_of_single_tasks_merge_into_what_one_run_writes(tmp_path, capsys):
+    root = write_small_benchmark(tmp_path / "bench", 2)
+    asked = ("--keep", "all", "--measure", "emergence", "--out")
+    assert cli.main(words(root, *asked, str(tmp_path / "whole"))) == 0
+    folders = [str(tmp_path / task) for task in ("object_count", "action_antonym")]
+    for folder in folders:
+        assert cli.main(words(root, "--tasks", folder.rpartition("/")[2], *asked, folder)) == 0
+    for _ in range(2):  # once more changes nothing
+        assert cli.main(["merge", "--out", str(tmp_path / "merged"), *folders]) == 0
+        assert files(tmp_path / "merged") == files(tmp_path / "whole")
+    assert cli.main(words(root, "--seed", "1", *asked, str(tmp_path / "other"))) == 0
+    capsys.readouterr()
+    assert cli.main(["merge", "--out", str(tmp_path / "merged"), str(tmp_path / "other")]) == 2
+    assert "holds results with seed = 0, this run asks for seed = 1" in one_line(capsys)
+    assert cli.main(["merge", "--out", str(tmp_path / "merged"), str(tmp_path / "gone")]) == 2
+    assert "gone is no results folder" in one_line(capsys) and not (tmp_path / "gone").exists()

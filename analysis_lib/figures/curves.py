@@ -92,6 +92,25 @@ def answer_by_layer(emergence: pd.DataFrame, baseline: pd.DataFrame, title: str)
     return _panels(table, title, "probability (%)", "layer", FIRST_HALF), table
 
 
+def store_growth(table: pd.DataFrame) -> Drawn:
+    """Seconds (left) and peak memory (right) of each use of the results store, by number of samples (`bench_store`)."""
+    names = {
+        "one_more": "one more sample", "one_route": "one task, one edge set", "resume_check": "what a full run lacks",
+        "redraw": "redraw of one edge set", "redraw_curves": "columns of all curves", "fill": "adding the samples",
+    }  # fmt: skip
+    rows = table.assign(use=table["use"].map(names))
+    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.4))
+    for ax, value, label in zip(axes, ("seconds", "peak_mb"), ("seconds", "peak memory, MB"), strict=True):
+        shown = rows[rows["use"] != names["fill"]] if value == "seconds" else rows
+        order = {"hue": "use", "hue_order": list(names.values()), "style": "use", "style_order": list(names.values())}
+        sns.lineplot(shown, x="samples", y=value, ax=ax, markers=True, legend=ax is axes[1], palette="Dark2", **order)
+        ax.set(xscale="log", yscale="log", xlabel="samples of 352 rows", ylabel=label)
+    axes[1].get_legend().set_title("")
+    most = table.loc[table["samples"].idxmax(), "samples"]
+    headline(fig, f"The results store up to {most:,} samples")
+    return fig, table
+
+
 def knockout_table(knockout: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """`stats.change_table` per layer; `clipped` marks windows that the first or last layer cuts short."""
     width = (knockout["last_layer"] - knockout["first_layer"]).groupby(knockout["layer"]).first()

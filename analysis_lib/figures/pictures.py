@@ -86,12 +86,14 @@ def attention(example: Example, word: str) -> Drawn:
 def flow(folder: Path, claims: dict[str, Claim], name: str) -> Drawn:
     """The study in one picture: what each route carries, layer by layer, from the frames to the answer, in the model
     `name` whose results are in `folder`. `claims` are by name, those of STEPS among them; an example is sketched."""
-    baseline, knockout, emergence = (read_table(folder, name) for name in ("baseline", "knockout", "emergence"))
+    cuts = {"edge_set": [series for series, _ in STEPS.values()]}
+    baseline, emergence = (read_table(folder, name) for name in ("baseline", "emergence"))
+    knockout = read_table(folder, "knockout", where=cuts)
     files = sorted((folder / "examples").glob("*.npz"))
     told = STEPS.keys() <= claims.keys() or not baseline["correct"].any()  # without right answers, the tables say so
     if not files or knockout.empty or emergence.empty or not told:
         raise StudyError(f"{folder} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first")
-    cut = knockout_table(knockout[knockout["edge_set"].isin([series for series, _ in STEPS.values()])], baseline)
+    cut = knockout_table(knockout, baseline)
     cut = cut.assign(series=cut["edge_set"], mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
     answer = answer_table(emergence, baseline)
     table = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))

@@ -5,7 +5,7 @@ checked from outside: an all-open mask must leave the untouched model's logits a
 alone, with the attention weights of its cut edges measured; and each mask must have been applied as often as planned.
 A failed receipt is an error, never a row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Self
@@ -51,10 +51,9 @@ class Receipt:
     conditions: int = 0
     measured: int = 0  # conditions run alone, with their attention measured
 
-    def merge(self, other: Self) -> Self:
-        """Both receipts as one."""
-        join = {f.name: max if isinstance(f.default, float) else sum for f in fields(self)}
-        return replace(self, **{name: how((getattr(self, name), getattr(other, name))) for name, how in join.items()})
+    def merge(self, *others: Self) -> Self:
+        """All receipts as one."""
+        return merged([vars(receipt) for receipt in (self, *others)])
 
     def check(self, dtype: torch.dtype) -> Self:
         """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked."""
@@ -68,6 +67,12 @@ class Receipt:
         if not alone < max(TOLERANCE[dtype], TIMES * self.rounding):
             raise StudyError(f"a condition run alone differs by {alone:.2g} in a logit; use --mode full and report it")
         return self
+
+
+def merged(receipts: Sequence[Mapping[str, float]]) -> Receipt:
+    """Any number of receipts, as mappings, as one."""
+    join = {field: max if isinstance(field.default, float) else sum for field in fields(Receipt)}
+    return Receipt(**{f.name: how([r.get(f.name, f.default) for r in receipts]) for f, how in join.items()})
 
 
 def fully_blocked_rows(blocked: np.ndarray) -> int:

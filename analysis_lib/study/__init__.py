@@ -5,7 +5,8 @@ folder, of which only missing rows are measured, with a manifest that says where
 `instrument`, `models` and `inputs`, and the door of `embedded`.
 
 The way goes through `request`, `folders` (what is missing), `measure` (one sample's rows, with `knockouts` and
-`response`) and `store`; `runs.sweep` takes all of it. Names below are imported on first use, so that whoever reads
+`response`) and `store`, whose files `parts` writes; `runs.sweep` takes all of it. `workers` measure many samples at a
+time, where `cluster` starts or finds Ray. Names below are imported on first use, so that whoever reads
 tables does not wait for torch."""
 
 import lazy_loader

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 from analysis_lib import paths
@@ -57,7 +58,8 @@ class Todo:
 
 def missing(store: Store, samples: Iterable[Sample], request: Request) -> dict[str, Todo]:
     """What each sample lacks, by sample_id, complete ones left out. StudyError if a question or clip has changed."""
-    skipped, hashes = (dict(store.pairs(table, "sample_sha256")) for table in ("skipped", "baseline"))
+    known = ["sample_id", "sample_sha256"]
+    skipped, hashes = (dict(store.read(t, known).itertuples(index=False)) for t in ("skipped", "baseline"))
     begun, new = lacking(store, request), Todo(request.cuts(), frozenset(request.measure) - {*CUTS})
     found = {}
     for sample in samples:
@@ -74,16 +76,18 @@ def missing(store: Store, samples: Iterable[Sample], request: Request) -> dict[s
 
 def lacking(store: Store, request: Request) -> dict[str, Todo]:
     """What the samples that have a baseline row lack, by sample_id."""
-    cuts, others = request.cuts(), {*request.measure} - {*CUTS}
-    cut = {measure: set(store.pairs(measure, "edge_set")) for measure in cuts}
-    done = {measure: set(store.tables[measure]["sample_id"]) for measure in others}
-    done["pathway"] = {name for name, ranges in store.pairs("pathway", "ranges") if ranges == request.ranges_name}
+    cuts, others = request.cuts(), sorted({*request.measure} - {*CUTS})
+    baseline = store.read("baseline", ["task", "sample_id", "correct", "frames_sha256"])
+    names = baseline["sample_id"].tolist()
+    cut = {measure: store.has(measure, names, "edge_set", sets) for measure, sets in cuts.items()}
+    done = {m: store.has(m, names, "task", baseline["task"].unique()).any(1) for m in others if m != "pathway"}
+    if "pathway" in others:
+        done["pathway"] = store.has("pathway", names, "ranges", [request.ranges_name])[:, 0]
     found = {}
-    for row in store.tables["baseline"].itertuples():
-        name, kept = row.sample_id, request.keeps(row.correct)
-        lacks = {m: tuple(e for e in sets if (name, e) not in cut[m]) for m, sets in cuts.items() if kept}
-        edges = {measure: sets for measure, sets in lacks.items() if sets}
-        measures = frozenset(m for m in others if (kept or m in FOR_ALL) and name not in done[m])
-        if edges or measures:
-            found[name] = Todo(edges, measures, row.frames_sha256)
+    for i, row in enumerate(baseline.itertuples()):
+        kept = request.keeps(row.correct)
+        lacks = {m: tuple(compress(sets, ~cut[m][i])) for m, sets in cuts.items() if kept and not cut[m][i].all()}
+        measures = frozenset(m for m in others if (kept or m in FOR_ALL) and not done[m][i])
+        if lacks or measures:
+            found[row.sample_id] = Todo(lacks, measures, row.frames_sha256)
     return found

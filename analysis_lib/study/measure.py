@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from analysis_lib.embedded import door
-from analysis_lib.errors import StudyError
-from analysis_lib.inputs.records import Clip, Sample
+from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.inputs.records import Clip, Sample, Skip
 from analysis_lib.instrument import lens, pathways
 from analysis_lib.instrument.passes import masked_logits
 from analysis_lib.models.decoder import decoder_layers
@@ -19,6 +19,7 @@ from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study.folders import Todo
 from analysis_lib.study.knockouts import Answer, Rows, ask, edge_set_knockouts, frame_pair_knockouts, joined
+from analysis_lib.study.parts import to_part
 from analysis_lib.study.request import FOR_ALL, Request
 from analysis_lib.study.response import response_knockouts
 
@@ -52,6 +53,22 @@ def measure_sample(vlm: VideoLLM, sample: Sample, todo: Todo, request: Request) 
     wanted = {measure for measure in todo.measures if kept or measure in FOR_ALL}
     parts += [measured(answer, request) for measure, measured in MEASURED.items() if measure in wanted]
     return joined(parts)
+
+
+def sample_part(vlm: VideoLLM, sample: Sample, todo: Todo, request: Request) -> bytes:
+    """`measure_sample` as the file of a finished sample; one that cannot be measured yields a row of `skipped`."""
+    try:
+        rows = measure_sample(vlm, sample, todo, request)
+    except SampleError as error:
+        reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
+        rows = {"skipped": [skip_row(Skip(sample.task, sample.sample_id, reason, sample.clip, sample.sha256))]}
+    return to_part(rows)
+
+
+def skip_row(skip: Skip) -> dict[str, str]:
+    """A row of the skipped table."""
+    key = {"task": skip.task, "sample_id": skip.sample_id, "video": skip.clip}
+    return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
 def _baseline(answer: Answer) -> Rows:

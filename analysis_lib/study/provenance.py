@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +22,7 @@ import torch
 from analysis_lib import paths
 from analysis_lib.inputs.benchmarks import benchmark_hash
 from analysis_lib.inputs.records import Skip
-from analysis_lib.instrument.receipts import Receipt
+from analysis_lib.instrument.receipts import merged
 from analysis_lib.models.records import VideoLLM
 
 PACKAGES = ("torch", "transformers", "tokenizers", "decord2", "numpy", "pillow", "pandas", "pyarrow")
@@ -69,18 +70,21 @@ def commit() -> str | None:
     return head + ("+changes" if changed else "")
 
 
-def summary(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """Of all stored rows: hash of the benchmark, number of samples a task, and receipts merged for each measure."""
-    baseline, skipped = tables["baseline"], tables["skipped"]
+def summary(read: Callable[..., pd.DataFrame]) -> dict[str, Any]:
+    """Of all stored rows: hash of the benchmark, number of samples a task, and receipts merged for each measure. `read`
+    gives columns of a table (`store.Store.read`)."""
+    baseline = read("baseline", ["task", "sample_id", "sample_sha256", "correct"])
+    skipped = read("skipped", ["task", "sample_id", "sample_sha256"])
     kinds = {"measured": baseline, "correct": baseline[baseline["correct"]], "skipped": skipped}
-    counts = {kind: Counter(rows["task"]) for kind, rows in kinds.items()}
+    counts = {kind: Counter(rows["task"].tolist()) for kind, rows in kinds.items()}
     every = pd.concat([baseline, skipped], ignore_index=True)
-    merged: dict[str, Receipt] = {}
-    for row in tables["receipts"].itertuples():
-        name = row.measure.split()[0]
-        merged[name] = merged.get(name, Receipt()).merge(Receipt(**json.loads(row.receipt)))
+    asked = zip(every["sample_id"].tolist(), every["sample_sha256"].tolist(), strict=True)
+    receipts = read("receipts", ["measure", "receipt"])
+    kind = receipts["measure"].map({name: name.split()[0] for name in receipts["measure"].unique()})
+    texts = receipts.groupby(kind)["receipt"].agg(",".join)
+    found = {name: asdict(merged(json.loads(f"[{text}]"))) for name, text in sorted(texts.items())}
     return {
-        "benchmark_sha256": benchmark_hash(Skip("", s.sample_id, "", "", s.sample_sha256) for s in every.itertuples()),
+        "benchmark_sha256": benchmark_hash(Skip("", name, "", "", sha256) for name, sha256 in asked),
         "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(set(every["task"]))},
-        "receipts": {name: dict(sorted(asdict(receipt).items())) for name, receipt in sorted(merged.items())},
+        "receipts": {name: dict(sorted(receipt.items())) for name, receipt in found.items()},
     }

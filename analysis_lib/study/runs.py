@@ -8,41 +8,78 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 from analysis_lib.embedded.door import load_benchmark
-from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.errors import StudyError
 from analysis_lib.inputs.benchmarks import benchmark_name, check_benchmark
-from analysis_lib.inputs.records import Sample, Skip
+from analysis_lib.inputs.records import Sample
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.pathways import pathway_ranges
 from analysis_lib.models import checkpoints
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study import examples, measure, provenance, single_samples
+from analysis_lib.study.cluster import crew
 from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS
 
+BAR = {"unit": "sample", "ascii": True, "file": sys.stderr, "mininterval": 0.5}
 
-class Results(SimpleNamespace):
+
+class Results:
     """The stored rows of the samples, edge sets and measures asked for: a frame each for `baseline`, `skipped` and
-    every measure (`request.ALL_MEASURES`); the `request`, the `manifest`, and `dir`, the results folder."""
+    every measure (`request.ALL_MEASURES`), read when it is first looked at; the `request`, the `manifest`, and `dir`,
+    the results folder."""
+
+    def __init__(self, store: Store, request: Request, ids: set[str]) -> None:
+        self.request, self.manifest, self.dir = request, store.manifest, store.folder
+        self._store, self._ids = store, ids
+
+    def read(self, table: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+        """One of the frames, with these columns alone (empty: all): a large run has more of them than fit."""
+        request, wanted = self.request, {"sample_id": self._ids}
+        if table in ALL_MEASURES and table not in FOR_ALL:
+            wanted = {"sample_id": self._kept}
+        if table in ALL_MEASURES and table not in request.measure:
+            wanted = {"sample_id": ()}
+        if table in request.cuts():
+            wanted |= {"edge_set": request.cuts()[table]}
+        if table == "pathway":
+            wanted |= {"ranges": [request.ranges_name]}
+        return self._store.read(table, columns, wanted)
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name not in ("baseline", "skipped", *ALL_MEASURES):
+            raise AttributeError(name)
+        vars(self)[name] = frame = self.read(name)
+        return frame
+
+    @cached_property
+    def _kept(self) -> list[str]:
+        known = self._store.read("baseline", ["sample_id", "correct"], {"sample_id": self._ids})
+        return [row.sample_id for row in known.itertuples() if self.request.keeps(row.correct)]
 
 
-def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) -> Results:
+def sweep(
+    *, out: str | Path | None = None, compute: bool = True, workers: str | int = "", gpus_per_model: int | str = 1,
+    **asked: Any,
+) -> Results:  # fmt: skip
     """Measure what the results folder lacks and return what was asked for. `asked` has fields of `request.Request`,
     which says what they mean: model, benchmark, tasks, samples, edges, window, style, keep, measure, dtype, device,
     seed, mode, ranges; all but the model have a default. `out` is the results folder (None: `results_dir`). If
-    `compute` is False, no model is loaded. Raises StudyError for a request that cannot be met, for settings other than
-    those of the stored rows, and, naming the command that measures, for missing rows that may not be computed."""
+    `compute` is False, no model is loaded. `workers` spreads the samples (`cluster.crew`; empty: this process measures
+    all), each worker with `gpus_per_model` GPUs. Raises StudyError for a request that cannot be met, for settings other
+    than those of the stored rows, and, naming the command that measures, for missing rows that may not be computed."""
     request = check_request(**asked)
+    if not str(gpus_per_model).isdecimal() or not int(gpus_per_model):
+        raise StudyError(f"gpus_per_model is {gpus_per_model!r}; use a whole number from 1 on")
     if not compute:
         return _redraw(request, out)
     check_benchmark(request.benchmark, request.tasks)
@@ -58,13 +95,15 @@ def sweep(*, out: str | Path | None = None, compute: bool = True, **asked: Any) 
         where = f"{Path(request.model).name} on {benchmark_name(request.benchmark)}"
         print(f"{where}: {total - len(todo)} of {total} samples stored, computing {len(todo)}", flush=True)
         if todo:
-            _compute(store, request, [s for s in chosen if s.sample_id in todo], todo)
-        store.finish(provenance.summary, tables=request.measure, skipped=map(_skip_row, skips))
+            _compute(
+                store, request, [s for s in chosen if s.sample_id in todo], todo, str(workers), int(gpus_per_model)
+            )
+        store.finish(provenance.summary, tables=request.measure, skipped=map(measure.skip_row, skips))
         if "lens" in request.measure:
-            baseline, names = store.tables["baseline"], [s.sample_id for s in chosen]
-            first = _first_kept(baseline[baseline["sample_id"].isin(names)], request)
+            names = {s.sample_id for s in chosen}
+            first = _first_kept(store.read("baseline", ["sample_id", "correct"], {"sample_id": names}), request)
             _store_examples(request, chosen, first, store.folder)
-        return _results(store, request, {s.sample_id for s in [*chosen, *skips]})
+        return Results(store, request, {s.sample_id for s in [*chosen, *skips]})
 
 
 def example(task: str, *, sample_id: str | None = None, **request: Any) -> examples.Example:
@@ -86,32 +125,36 @@ def example(task: str, *, sample_id: str | None = None, **request: Any) -> examp
     return examples.read(file)
 
 
-def _compute(store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo]) -> None:
-    """Measure the samples task by task, storing each as it is done; the time goes to DIR/seconds.csv."""
-    vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
-    store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
-    began = time.monotonic()
-    for task in sorted({s.task for s in samples}):
-        group = [s for s in samples if s.task == task]
-        for sample in tqdm(group, desc=task, unit="sample", ascii=True, file=sys.stderr, mininterval=0.5):
-            try:
-                rows = measure.measure_sample(vlm, sample, todo[sample.sample_id], request)
-            except SampleError as error:
-                reason = str(error).replace(str(sample.video), sample.clip)  # the same wherever the benchmark lies
-                rows = {"skipped": [_skip_row(Skip(task, sample.sample_id, reason, sample.clip, sample.sha256))]}
-            store.add(sample.sample_id, rows)
+def _compute(
+    store: Store, request: Request, samples: list[Sample], todo: dict[str, Todo], workers: str, gpus: int
+) -> None:
+    """Measure the samples, storing each as it is done; the time goes to DIR/seconds.csv."""
+    if workers:
+        with crew(request, workers, gpus, store.folder) as team:
+            model, run = team.facts()
+            store.begin(request.fixed() | model, run)
+            began = time.monotonic()
+            with tqdm(total=len(samples), **BAR) as bar:
+                for sample, part in team.measured(samples, todo):
+                    store.add(sample.sample_id, part)
+                    bar.set_postfix(workers=team.alive, refresh=False)
+                    bar.update()
+            took = time.monotonic() - began
+    else:
+        vlm, fixed = _load(request.model, request.dtype, request.device), request.fixed()
+        store.begin(fixed | provenance.of_model(vlm), provenance.of_run(vlm, fixed["benchmark"]))
+        began = time.monotonic()
+        for task in sorted({s.task for s in samples}):
+            for sample in tqdm([s for s in samples if s.task == task], desc=task, **BAR):
+                store.add(sample.sample_id, measure.sample_part(vlm, sample, todo[sample.sample_id], request))
+        took = time.monotonic() - began
     with (store.folder / SECONDS).open("a", encoding="utf-8") as file:
-        file.write(f"{' '.join(request.measure)},{len(samples)},{time.monotonic() - began:.3f}\n")
+        file.write(f"{' '.join(request.measure)},{len(samples)},{took:.3f}\n")
 
 
 @lru_cache(maxsize=1)
 def _load(model: str, dtype: str, device: str) -> VideoLLM:
     return load_model(model, dtype=dtype, device=device)
-
-
-def _skip_row(skip: Skip) -> dict[str, str]:
-    key = {"task": skip.task, "sample_id": skip.sample_id, "video": skip.clip}
-    return key | {"reason": skip.reason, "sample_sha256": skip.sha256}
 
 
 def _first_kept(baseline: pd.DataFrame, request: Request) -> list[str]:
@@ -135,27 +178,11 @@ def _redraw(request: Request, out: str | Path | None) -> Results:
     k = request.window or "auto"
     store = Store(out or results_dir(request.model, request.benchmark, k, request.style), write=False)
     store.check(request.fixed())
-    every = pd.concat([store.tables[name][["task", "sample_id"]] for name in ("baseline", "skipped")])
+    every = pd.concat([store.read(name, ["task", "sample_id"]) for name in ("baseline", "skipped")])
     by_task = {task: sorted(names, key=request.rank) for task, names in every.groupby("task")["sample_id"]}
     ids = {name for task in request.tasks or by_task for name in by_task.get(task, [])[: request.samples or None]}
     absent = [task for task in request.tasks if task not in by_task]
     if not ids or absent or ids & set(lacking(store, request)):
         what = f"rows of {', '.join(absent)}" if absent else "rows that are asked for"
         raise StudyError(f"{store.folder} lacks {what}; measure them: {request.command(out)}")
-    return _results(store, request, ids)
-
-
-def _results(store: Store, request: Request, ids: set[str]) -> Results:
-    """The stored rows of these samples, limited to the edge sets and measures asked for."""
-    always, tables = ("baseline", "skipped"), {}
-    kept = {row.sample_id for row in store.tables["baseline"].itertuples() if request.keeps(row.correct)}
-    for name in (*always, *ALL_MEASURES):
-        frame = store.tables[name]
-        wanted = frame["sample_id"].isin(ids if name in (*always, *FOR_ALL) else ids & kept)
-        wanted &= name in (*always, *request.measure)
-        if name in request.cuts():
-            wanted &= frame["edge_set"].isin(request.cuts()[name])
-        if name == "pathway":
-            wanted &= frame["ranges"] == request.ranges_name
-        tables[name] = frame[wanted].reset_index(drop=True)
-    return Results(**tables, request=request, manifest=store.manifest, dir=store.folder)
+    return Results(store, request, ids)

@@ -3,17 +3,22 @@
 One row of `baseline` is a sample as the untouched model answers it; one row of `knockout` is a sample under one edge
 set and window; `widths`, `pairs` and `heads` hold knockouts with windows of several sizes, of pairs of frames, and in
 single heads, `response` knockouts on an open-ended answer; the others follow. Types are fixed, so the same rows give
-the same bytes. Readers (figures, claims, notebooks) need only this module."""
+the same bytes. A small table is one file {table}.parquet, a large one a folder of that name with parts (`parts` writes
+them); any reader of parquet takes both. Readers (figures, claims, notebooks) need only this module."""
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.dataset import dataset
 
 from analysis_lib.errors import StudyError
 
@@ -31,6 +36,7 @@ COLUMNS = {
     pa.list_(pa.float64()): "p_options",
 }
 TYPES = {column: kind for kind, columns in COLUMNS.items() for column in columns.split()}
+Where = Mapping[str, Collection[Any]]  # wanted values by column
 SECONDS = "seconds.csv"  # beside the tables, one line a sweep: measures, samples measured, seconds (not a result)
 EFFECT = "p_base p_knock relative_change margin_base margin_knock p_answer prediction correct"  # of a knockout
 TABLES = {  # columns by table; those before the bar identify a row
@@ -57,32 +63,44 @@ def keys(table: str) -> list[str]:
     return TABLES[table].partition("|")[0].split()
 
 
-def to_bytes(table: str, frame: pd.DataFrame) -> bytes:
-    """The parquet file of a table; the same rows always give the same bytes."""
-    arrow = pa.Table.from_pandas(frame, schema=pa.schema(SCHEMAS[table]), preserve_index=False)
+def schema(table: str) -> pa.Schema:
+    """The columns of a table with their types, as Arrow knows them."""
+    return pa.schema(SCHEMAS[table])
+
+
+def to_bytes(table: str, rows: pa.Table) -> bytes:
+    """The parquet file of rows; the same rows always give the same bytes."""
     buffer = io.BytesIO()
-    pq.write_table(arrow.replace_schema_metadata(None), buffer, compression="zstd")
+    whole = rows.cast(schema(table)).combine_chunks().replace_schema_metadata(None)
+    pq.write_table(whole, buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def to_frame(table: str, rows: list[dict]) -> pd.DataFrame:
-    """Rows as a frame with the table's columns and types."""
-    return pa.Table.from_pylist(rows, schema=pa.schema(SCHEMAS[table])).to_pandas()
+def stored(folder: Path, table: str) -> list[Path]:
+    """The files of a table in order: none, one, or its parts. Of a table that was being split when a run was killed,
+    the file as it was before (see `parts`)."""
+    place = Path(folder) / f"{table}.parquet"
+    if place.is_dir():
+        return sorted(place.glob("part-*.parquet"))
+    return [file for file in (place, place.with_name(f".{place.name}.old")) if file.exists()][:1]
 
 
-def read_table(folder: Path, table: str) -> pd.DataFrame:
-    """One stored table; without its file an empty frame with its columns. Raises StudyError for a damaged file."""
-    file = Path(folder) / f"{table}.parquet"
-    if not file.exists():
-        return to_frame(table, [])
-    return _reading(file, lambda: pq.read_table(file, schema=pa.schema(SCHEMAS[table])).to_pandas())
+def read_files(table: str, files: Sequence[Path], columns: Sequence[str] = (), where: Where | None = None) -> pa.Table:
+    """Rows of these files of a table (see `read_table`), one after the other."""
+    names = list(columns) or list(SCHEMAS[table])
+    if not files:
+        return schema(table).empty_table().select(names)
+    which = files[0] if len(files) == 1 else files[0].parent
+    return _reading(
+        which, lambda: dataset([*map(str, files)], schema=schema(table)).to_table(names, filter=among(where))
+    )
 
 
 def lacking_columns(folder: Path, table: str) -> list[str]:
     """Columns that a stored table of an older code does not have yet. Raises StudyError for a damaged file."""
-    file = Path(folder) / f"{table}.parquet"
-    stored = _reading(file, lambda: pq.read_schema(file).names) if file.exists() else SCHEMAS[table]
-    return [column for column in SCHEMAS[table] if column not in stored]
+    files = stored(folder, table)
+    known = _reading(files[0], lambda: pq.read_schema(files[0]).names) if files else SCHEMAS[table]
+    return [column for column in SCHEMAS[table] if column not in known]
 
 
 def _reading(file: Path, read: Callable[[], Any]) -> Any:
@@ -92,6 +110,19 @@ def _reading(file: Path, read: Callable[[], Any]) -> Any:
     except (OSError, pa.ArrowException) as error:
         hint = "delete it to measure it again, or use another --out"
         raise StudyError(f"{file} cannot be read ({error}); {hint}") from error
+
+
+def among(where: Where | None) -> pc.Expression:
+    """The rows whose columns hold one of the values that `where` names for them."""
+    tests = [pc.field(name).isin(pa.array(list(values), TYPES[name])) for name, values in (where or {}).items()]
+    return reduce(and_, tests, pc.scalar(True))
+
+
+def read_table(folder: Path, table: str, columns: Sequence[str] = (), where: Where | None = None) -> pd.DataFrame:
+    """A stored table as a frame; without its files an empty one. No other columns are read than `columns` (empty: all),
+    and no other rows kept than those that hold, in each column that `where` names, one of its values; what a part's
+    statistics exclude is not even decoded. Raises StudyError for a damaged file."""
+    return read_files(table, stored(folder, table), columns, where).to_pandas()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

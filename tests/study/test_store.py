@@ -9,7 +9,9 @@ import pytest
 
 from analysis_lib.errors import StudyError
 from analysis_lib.paths import write_atomic
+from analysis_lib.study import parts
 from analysis_lib.study import store as store_module
+from analysis_lib.study.parts import to_part
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import read_manifest, read_table
 
@@ -43,9 +45,9 @@ def run(folder, *samples: str, edge_sets=("cross-frame",), finish=True) -> None:
     try:
         opened.begin(SETTINGS, {"commit": "c"})
         for sample in samples:
-            opened.add(sample, rows(sample, *edge_sets))
+            opened.add(sample, to_part(rows(sample, *edge_sets)))
         if finish:
-            opened.finish(lambda tables: {"counts": len(tables["baseline"])}, tables=["knockout"])
+            opened.finish(lambda tables: {"counts": len(tables("baseline"))}, tables=["knockout"])
     finally:
         opened.close()
 
@@ -91,6 +93,7 @@ def test_killed_between_any_two_steps_of_the_merge(tmp_path, monkeypatch, steps)
 
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "write_atomic", dying)
+        patch.setattr(parts, "write_atomic", dying)
         try:
             run(tmp_path / "b")
         except KeyboardInterrupt:
@@ -102,8 +105,9 @@ def test_killed_between_any_two_steps_of_the_merge(tmp_path, monkeypatch, steps)
 def test_torn_parts_and_temporary_files_are_ignored_and_removed(tmp_path):
     run(tmp_path / "a", "t/0000")
     run(tmp_path / "b", "t/0000", finish=False)
-    (tmp_path / "b" / "parts" / "t-0001.json").write_text('{"baseline": [{"tas')
-    (tmp_path / "b" / "parts" / ".t-0002.json.tmp").write_text("{")
+    whole = (tmp_path / "b" / "parts" / "t-0000.arrow").read_bytes()
+    (tmp_path / "b" / "parts" / "t-0001.arrow").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "b" / "parts" / ".t-0002.arrow.tmp").write_bytes(whole)
     (tmp_path / "b" / ".knockout.parquet.tmp").write_text("half")
     run(tmp_path / "b")
     assert files(tmp_path / "b") == files(tmp_path / "a")
@@ -168,7 +172,7 @@ def test_reading_does_not_write(tmp_path):
     run(tmp_path, "t/0000")
     run(tmp_path, "t/0001", finish=False)
     before = files(tmp_path)
-    assert len(Store(tmp_path, write=False).tables["baseline"]) == 2
+    assert len(Store(tmp_path, write=False).read("baseline")) == 2
     assert files(tmp_path) == before
 
 
@@ -230,7 +234,7 @@ def test_damaged_file_is_named(tmp_path, name):
     run(tmp_path, "t/0000")
     (tmp_path / name).write_bytes(b"damaged")
     with pytest.raises(StudyError, match=name):
-        Store(tmp_path)
+        Store(tmp_path).check({})
 
 
 def test_tables_without_a_manifest_are_refused(tmp_path):
@@ -240,7 +244,9 @@ def test_tables_without_a_manifest_are_refused(tmp_path):
         Store(tmp_path)
 
 
-def test_parts_are_plain_json(tmp_path):
-    run(tmp_path, "t/0000", finish=False)
-    part = json.loads((tmp_path / "parts" / "t-0000.json").read_text())
-    assert part == rows("t/0000", "cross-frame")
+def test_finished_samples_of_an_earlier_version_are_taken(tmp_path):
+    run(tmp_path / "a", "t/0000")
+    run(tmp_path / "b", finish=False)
+    write_atomic(tmp_path / "b" / "parts" / "t-0000.json", json.dumps(rows("t/0000", "cross-frame")).encode())
+    run(tmp_path / "b")
+    assert files(tmp_path / "b") == files(tmp_path / "a")

@@ -8,6 +8,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.study import examples, provenance, sweep
 from analysis_lib.study.folders import missing
 from analysis_lib.study.measure import measure_sample
+from analysis_lib.study.parts import to_part
 from analysis_lib.study.request import check_request
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import keys, read_manifest, read_table
@@ -29,7 +30,7 @@ def test_from_a_request_to_stored_tables(root, tiny_vlm, tmp_path):
         assert {table: len(found) for table, found in rows.items()} == {
             "baseline": 1, "knockout": 2 * 12, "emergence": 12 * 4, "receipts": 1,
         }  # fmt: skip
-        store.add(samples[0].sample_id, rows)  # one file, complete or not there at all
+        store.add(samples[0].sample_id, to_part(rows))  # one file, complete or not there at all
         store.finish(provenance.summary, tables=request.measure)
         assert not missing(store, samples, request)
 

@@ -3,7 +3,11 @@
 import pandas as pd
 import pytest
 
-from analysis_lib.study.tables import SCHEMAS, keys, read_table
+from analysis_lib import paths
+from analysis_lib.study.parts import united
+from analysis_lib.study.tables import SCHEMAS, keys, read_files, read_table, to_bytes
+
+COMMITTED = sorted(paths.RESULTS.rglob("*.parquet"))
 
 CONTRACT = {
     "baseline": "task sample_id video question options answer n_tokens n_frames frame_indices prediction correct "
@@ -30,3 +34,9 @@ def test_keys_lead_every_schema():
 def test_missing_table_reads_as_an_empty_frame_with_its_columns(tmp_path):
     found = read_table(tmp_path, "lens")
     assert isinstance(found, pd.DataFrame) and found.empty and list(found) == list(SCHEMAS["lens"])
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: "/".join(file.parts[-3:]))
+def test_committed_tables_would_be_written_again_byte_for_byte(file):
+    rows = read_files(file.stem, [file])
+    assert to_bytes(file.stem, united(file.stem, rows, rows)) == file.read_bytes()

@@ -4,9 +4,10 @@ measured.
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from analysis_lib.paths import write_atomic
-from analysis_lib.study.tables import SCHEMAS, to_bytes
+from analysis_lib.study.tables import SCHEMAS, schema, to_bytes
 
 TASKS = {"action_antonym": 2, "action_sequence": 4, "moving_direction": 4, "object_count": 4, "scene_transition": 2}
 BUMPS = {  # edge set: depth of the largest drop, width, size in %
@@ -149,4 +150,5 @@ def store(folder, **frames):
     """Write tables as stored in a results folder; columns that they lack are empty."""
     for name, frame in frames.items():
         columns = {column: frame[column] if column in frame else [None] * len(frame) for column in SCHEMAS[name]}
-        write_atomic(folder / f"{name}.parquet", to_bytes(name, pd.DataFrame(columns)))
+        rows = pa.Table.from_pandas(pd.DataFrame(columns), schema(name), preserve_index=False)
+        write_atomic(folder / f"{name}.parquet", to_bytes(name, rows))
