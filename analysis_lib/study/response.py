@@ -103,7 +103,8 @@ def generate(vlm: VideoLLM, inputs: Inputs, longest: int) -> list[int]:
     ends = getattr(vlm.hf.generation_config, "eos_token_id", None)
     ends = vlm.tokenizer.eos_token_id if ends is None else ends
     ends = ends if isinstance(ends, list) else [ends]
-    cache, said, given = DynamicCache(), [], inputs
+    cache = DynamicCache(config=vlm.hf.config.get_text_config(decoder=True))  # with states where layers are recurrent
+    said, given = [], inputs
     positions = inputs.decoder_kwargs.get("position_ids")  # (..., 1, n), of models that do not simply count
     while len(said) < longest:
         hidden = decode(vlm, given, past_key_values=cache, use_cache=True)  # (1, n, d), then (1, 1, d)

@@ -9,7 +9,6 @@ import pytest
 
 from analysis_lib.findings import stats
 from analysis_lib.reports.site import explorer, tried
-from analysis_lib.study.tables import SCHEMAS, to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +17,7 @@ def folder(tmp_path_factory):
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("results") / "mine" / "tvbench-k9-center"
     base = planted.baseline(rng, n=12)
     rows = planted.knockout(rng, base, ("cross-frame", "video->last"), n_layers=30)
-    folder.mkdir(parents=True)
-    for name, table in {"baseline": base, "knockout": rows}.items():
-        (folder / f"{name}.parquet").write_bytes(to_bytes(name, table.reindex(columns=list(SCHEMAS[name]))))
+    planted.store(folder, baseline=base, knockout=rows)
     return folder
 
 

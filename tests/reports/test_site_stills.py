@@ -5,12 +5,13 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
+import planted
 import pytest
 from PIL import Image
 
 from analysis_lib.reports.site import stills
 from analysis_lib.study.examples import Example
-from analysis_lib.study.tables import to_bytes, to_frame
 
 
 def example():
@@ -44,7 +45,7 @@ def test_a_strip_has_the_frames_side_by_side_and_is_never_larger_than_needed():
 
 def test_clips_that_are_not_at_hand_are_counted(tmp_path, capsys):
     rows = [{"task": "t", "sample_id": f"t/{i}", "frames_sha256": f"{i}"} for i in range(2)]
-    (tmp_path / "baseline.parquet").write_bytes(to_bytes("baseline", to_frame("baseline", rows)))
+    planted.store(tmp_path, baseline=pd.DataFrame(rows))
     (tmp_path / "manifest.json").write_text(json.dumps({"settings": {"benchmark": "tvbench"}}))
     assert list(stills.strips({"mine": [tmp_path]})) == []
     assert "2 questions of mine go without frames" in capsys.readouterr().out
