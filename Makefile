@@ -62,7 +62,7 @@ record: $(READY) $(BASE) ## write the record (data/results, figures, notebooks/e
 drift: $(READY) ## measure how far numbers drift with threads, number format and seed, into data/drift.csv
 	@$(PY) -m analysis_lib.reports.drift_sweeps
 
-readme: $(READY) ## write the stored findings of the embedded model into README.md
+readme: $(READY) ## write the stored findings, costs and drift into README.md and CITATION.cff
 	@$(PY) -m analysis_lib.reports.readme
 
 smoke: $(READY) $(BASE) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take

@@ -1,11 +1,14 @@
-"""Writes numbers into README.md, between marks, from stored results alone: findings, the cost of a sweep, drift."""
+"""Writes what is stored into README.md and CITATION.cff, between marks: findings, the cost of a sweep, drift, and the
+record's commit. Nothing is measured."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from analysis_lib import findings, paths
 from analysis_lib.errors import StudyError
+from analysis_lib.study.tables import read_manifest
 
 FINDINGS = {  # of the paper, by the notebook that measures them: the statement, and the claims that make it up
     "01_cross_frame_interaction": ("Temporal reasoning starts with cross-frame interaction in early-to-middle layers",
@@ -104,14 +107,31 @@ def drift_block() -> str:
     )
 
 
+def record_block() -> str:
+    """YAML for CITATION.cff: the commit that the first model's record was measured at, and what it found, in a line."""
+    stored = findings.stored_folders("embedded")
+    said = []
+    for name, (image, _) in MODELS.items():
+        if name in stored:
+            verdicts = _claims_of(name, image)["verdict"].value_counts()
+            said.append(f"on {name} {verdicts.get('reproduced', 0)} of {verdicts.sum()} findings are reproduced")
+    first = next(name for name in MODELS if name in stored)
+    commit = read_manifest(stored[first])["commit"].removesuffix("+changes")
+    return f"commit: {commit}\nabstract: >-\n  Findings of the paper, as measured here: {'; '.join(said)}.\n"
+
+
 BLOCKS = {"findings": findings_block, "cost": cost_block, "drift": drift_block}
+FILES = {  # how a mark looks there, and the blocks
+    "README.md": ("<!-- {} -->\n", BLOCKS),
+    "CITATION.cff": ("# {}\n", {"record": record_block}),
+}
 
 
-def write_readme(path: Path = paths.ROOT / "README.md") -> None:
+def write_blocks(path: Path, mark: str, blocks: Mapping[str, Callable[[], str]]) -> None:
     """Replace the blocks between the marks. StudyError if marks are not there once each."""
     text = path.read_text()
-    for name, block in BLOCKS.items():
-        begin, end = f"<!-- {name}: written by `make readme` -->\n", f"<!-- end of {name} -->\n"
+    for name, block in blocks.items():
+        begin, end = mark.format(f"{name}: written by `make readme`"), mark.format(f"end of {name}")
         if text.count(begin) != 1 or text.count(end) != 1:
             raise StudyError(f"{path} must hold the marks {begin.strip()} and {end.strip()} once each")
         before, rest = text.split(begin)
@@ -120,4 +140,5 @@ def write_readme(path: Path = paths.ROOT / "README.md") -> None:
 
 
 if __name__ == "__main__":
-    write_readme()
+    for name, (mark, blocks) in FILES.items():
+        write_blocks(paths.ROOT / name, mark, blocks)

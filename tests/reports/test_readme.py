@@ -1,6 +1,7 @@
 """The README's numbers are those of the stored results."""
 
 import pytest
+import yaml
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
@@ -25,14 +26,21 @@ def test_readme_states_the_measured_drift():
 
 
 def test_only_the_marked_block_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(readme, "BLOCKS", {"findings": lambda: "new\n"})
+    monkeypatch.setitem(readme.FILES, "README.md", ("<!-- {} -->\n", {"findings": lambda: "new\n"}))
     file = tmp_path / "README.md"
     file.write_text(f"before\n{BEGIN}old\n{END}after\n")
-    readme.write_readme(file)
+    readme.write_blocks(file, *readme.FILES["README.md"])
     assert file.read_text() == f"before\n{BEGIN}new\n{END}after\n"
 
 
 def test_missing_marks_are_an_error(tmp_path):
     (tmp_path / "README.md").write_text("nothing\n")
     with pytest.raises(StudyError, match="must hold the marks"):
-        readme.write_readme(tmp_path / "README.md")
+        readme.write_blocks(tmp_path / "README.md", *readme.FILES["README.md"])
+
+
+def test_the_citation_names_the_record():
+    text = (paths.ROOT / "CITATION.cff").read_text()
+    assert readme.record_block() in text
+    cited = yaml.safe_load(text)
+    assert len(cited["commit"]) == 40 and "findings are reproduced" in cited["abstract"]
