@@ -82,11 +82,11 @@ def too_large(html: Path) -> Iterator[str]:
 
 def check(html: Path = SITE / "html") -> list[str]:
     """Everything that is wrong with the site. StudyError if there is no browser or no site."""
-    from playwright.sync_api import sync_playwright  # heavy
-
     browser_file()
     if not (html / "index.html").exists():
         raise StudyError("site-check did not run: there is no site; make it with `make site`")
+    from playwright.sync_api import sync_playwright  # heavy, and only there once the site's packages are installed
+
     faults, links = list(too_large(html)), {}
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_file(), args=FLAGS)
