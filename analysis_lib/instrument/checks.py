@@ -3,7 +3,9 @@
 A model of a family that is not in the table takes the common path only after the self-test passed on a made-up clip."""
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,9 @@ from analysis_lib.models.families import FAMILIES
 from analysis_lib.models.loading import load_checkpoint
 from analysis_lib.models.merging import make_inputs, model_logits
 from analysis_lib.models.records import Inputs, VideoLLM
+
+TRADED = "tokens that move or stay wrongly when two frames trade places"
+MEET = " (frames meet in the vision tower)"
 
 
 def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
@@ -54,8 +59,10 @@ def door_test(vlm: VideoLLM) -> pd.DataFrame:
     inputs = make_inputs(vlm, question, frames)
     rounding = 1e-3 if vlm.dtype in (torch.float32, torch.float64) else 0.5
     table, leak = self_test(vlm, inputs), _around_all_cuts(vlm, inputs)
+    traded, meet = traded_frames(vlm, question, frames, inputs)
     rows = [
         ("blanked frames that move other tokens more than theirs", _misplaced(vlm, question, frames, inputs), "0"),
+        (TRADED + MEET * meet, traded, "0"),
         ("change of the last logits by others when all edges are cut", leak, f"< {rounding:g}"),
     ]
     more = [(name, float(value), wanted, value < (rounding if "<" in wanted else 1)) for name, value, wanted in rows]
@@ -77,6 +84,63 @@ def _misplaced(vlm: VideoLLM, question: Question, frames: np.ndarray, inputs: In
         means = [moved[frame_of == frame].mean() if (frame_of == frame).any() else 0 for frame in range(1, count + 1)]
         wrong += int(np.argmax(means)) + 1 != number or means[number - 1] == 0 or moved[frame_of == 0].any()
     return wrong
+
+
+def traded_frames(vlm: VideoLLM, question: Question, frames: np.ndarray, inputs: Inputs) -> tuple[int, bool]:
+    """Tokens that move or stay wrongly when frames 1 and 2 trade places, and again when 3 and 4 do; and whether frames
+    meet in the vision tower. A frame is a temporal patch where the model merges frames; patches trade as wholes.
+
+    What must move follows from how the tower works, and this is the one place that says it:
+
+    - It encodes each frame by itself: all tokens of the two frames move and nothing else does. A tower that adds a
+      frame's place in time, or gathers neighbours into one temporal patch, is of this kind.
+    - Frames meet in it (attention or a convolution over time): any video token may move. Those of the two must, and
+      no text may. Frames that are pooled over time unevenly meet too; there nothing can trade as a whole.
+
+    Which kind it is must not hang on the map from frames to tokens, which is what is checked: frames meet if a token
+    is moved by both trades. With fewer than four frames there is one trade, and the first kind is asked for. The places
+    in a prompt keep their positions in time and their timestamps, whatever is shown there. So any other change of the
+    decoder's inputs, and another prompt, counts as all tokens."""
+    count, frame_of = len(inputs.frame_tokens), inputs.roles.frame_of
+    if len(frames) % count:
+        return 0, True
+    order, pairs = np.arange(len(frames)).reshape(count, -1), [(1, 2), (3, 4)][: count // 2]
+    moved = []
+    for one, other in pairs:
+        traded = order.copy()
+        traded[[one - 1, other - 1]] = order[[other - 1, one - 1]]
+        moved.append(_moved(inputs, make_inputs(vlm, question, frames[traded.ravel()])))
+    meet = len(moved) == 2 and bool((moved[0] & moved[1] & (frame_of > 0)).any())
+    wanted = [np.isin(frame_of, pair) for pair in pairs]
+    allowed = [frame_of > 0 if meet else theirs for theirs in wanted]
+    wrong = (at & ~may | ~at & must for at, may, must in zip(moved, allowed, wanted, strict=True))
+    return sum(int(at.sum()) for at in wrong), meet
+
+
+def _moved(one: Inputs, other: Inputs) -> np.ndarray:
+    """(n,) bool: whose embedding, or features that the decoder adds later, differ; all, if anything else differs."""
+    moved, video = np.zeros(one.n, bool), one.roles.positions("video")
+    pairs = [list(_tensors([inputs.embeds, inputs.decoder_kwargs])) for inputs in (one, other)]
+    if one.input_ids != other.input_ids or len({len(tensors) for tensors in pairs}) > 1:
+        return ~moved
+    for a, b in zip(*pairs, strict=True):
+        if a.shape == b.shape and torch.equal(a, b):
+            continue
+        axis = next((i for i, size in enumerate(a.shape) if size in (one.n, len(video))), None)
+        if axis is None or a.shape != b.shape or not a.is_floating_point():  # positions and masks, for example
+            return ~moved
+        at = (a != b).movedim(axis, 0).flatten(1).any(1).cpu().numpy()  # (n,) or (N_v,)
+        moved[video if len(at) == len(video) else slice(None)] |= at
+    return moved
+
+
+def _tensors(held: Any) -> Iterator[torch.Tensor]:
+    """All tensors in what a decoder is called with, in order."""
+    if isinstance(held, torch.Tensor):
+        yield held
+    elif isinstance(held, Mapping | list | tuple):
+        for part in held.values() if isinstance(held, Mapping) else held:
+            yield from _tensors(part)
 
 
 def _around_all_cuts(vlm: VideoLLM, inputs: Inputs) -> float:
