@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import LETTERS, Question
 from analysis_lib.instrument.edges import blocked_edges, windows
 from analysis_lib.instrument.knockout import Condition, knockout_logits
@@ -21,6 +20,7 @@ from analysis_lib.models.families import FAMILIES
 from analysis_lib.models.loading import load_checkpoint
 from analysis_lib.models.merging import make_inputs, model_logits
 from analysis_lib.models.records import Inputs, VideoLLM
+from analysis_lib.models.skeleton import made_up_clip, unfit
 
 TRADED = "tokens that move or stay wrongly when two frames trade places"
 MEET = " (frames meet in the vision tower)"
@@ -30,10 +30,9 @@ def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Vide
     """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip. Raises StudyError if
     the checkpoint cannot be loaded, or if a check of the instrument fails."""
     vlm = load_checkpoint(model, dtype=dtype, device=device)
-    kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
-    if vlm.processor is not None and kind not in FAMILIES and (failed := _failed(vlm)):
-        fix = "State what differs in families.FAMILIES; if its decoder is reached another way, in models/decoder.py"
-        raise StudyError(f"{kind!r} ({name}) is no known family, and on a made-up clip it fails: {failed}. {fix}")
+    unknown = vlm.processor is not None and vlm.hf.config.model_type not in FAMILIES
+    if unknown and (failed := _failed(vlm)):
+        raise unfit(vlm, failed)
     return vlm
 
 
@@ -44,12 +43,6 @@ def _failed(vlm: VideoLLM) -> str:
         return "; ".join(table.loc[~table["passed"], "check"])
     except Exception as error:  # whatever an unknown architecture does not share with the known ones
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def made_up_clip(vlm: VideoLLM) -> tuple[Question, np.ndarray]:
-    """A question, and noise to ask it about: (T, 96, 128, 3) uint8."""
-    frames = np.random.default_rng(0).integers(0, 255, (vlm.num_frames, 96, 128, 3), dtype=np.uint8)
-    return Question("What moves?", ("a cat", "a dog")), frames
 
 
 @torch.no_grad()

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from analysis_lib.inputs.formats import FORMATS
-from analysis_lib.instrument.checks import door_test, load_model, made_up_clip
+from analysis_lib.instrument.checks import door_test, load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.instrument.knockout import Condition, attention_layers, knockout_logits
 from analysis_lib.models.decoder import decoder_layers, moving_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
+from analysis_lib.models.skeleton import made_up_clip
 
 FORECAST = "tvbench"  # the paper's benchmark
 

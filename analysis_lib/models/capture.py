@@ -46,7 +46,7 @@ def decoder_call(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor,
 def encode_once(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any], dict[str, Any]]:
     """`decoder_call`, and inputs for the model's own forward that hold vision features in place of pixels; a model that
     does not take features gets its pixels again: the same, only slower."""
-    with _kept_features(vlm) as features:
+    with kept_features(vlm) as features:
         embeds, kwargs = decoder_call(vlm, given)
     encoded = {name: value for name, value in given.items() if not name.startswith("pixel")}
     found = next(iter(features.values()), None)
@@ -59,7 +59,7 @@ def encode_once(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, 
 
 
 @contextmanager
-def _kept_features(vlm: VideoLLM) -> Iterator[dict[str, Any]]:
+def kept_features(vlm: VideoLLM) -> Iterator[dict[str, Any]]:
     """What the model's `get_video_features` and `get_image_features` return inside the block, by modality."""
     owner, kept = vlm.hf.base_model, {}
 

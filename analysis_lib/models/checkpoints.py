@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
+from analysis_lib.models import weights
 from analysis_lib.models.bases import base_of
 from analysis_lib.models.families import DECODER_CONFIG, family_of, has_video_processor
 from analysis_lib.models.torchvision_ops import ensure_torchvision
@@ -20,6 +21,8 @@ def find(model: str) -> Path | str:
     for folder in (paths.MODELS / model, Path(model).expanduser()):
         if model and folder.is_dir():
             return check_folder(folder)
+    if model and Path(model).expanduser().exists():
+        raise StudyError(f"{model} is a file; pass the folder of the checkpoint that it belongs to")
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model):
         return model
     names = sorted(path.parent.name for path in paths.MODELS.glob("*/config.json"))
@@ -33,9 +36,7 @@ def check_folder(folder: Path) -> Path:
     family = family_of(folder, config)
     if lacking := [key for key in family.config_keys if not config.get(key)]:
         raise StudyError(f"{folder}/config.json does not state {', '.join(lacking)}; a video checkpoint must")
-    if not list(folder.glob("*.safetensors")):
-        fix = "download the checkpoint completely, or save it as safetensors"
-        raise StudyError(f"{folder} holds no weights (*.safetensors); {fix}")
+    weights.check_files(folder)
     base_of(folder)
     needed = ["tokenizer.json"]
     if not (family.protocol == "chat" and has_video_processor(folder)):
@@ -49,11 +50,14 @@ def check_folder(folder: Path) -> Path:
 def read_config(folder: Path) -> dict:
     """The parsed config.json of a checkpoint folder."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{folder} holds no config.json; pass the folder of one checkpoint") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StudyError(f"{folder}/config.json is not valid JSON ({error}); download it again") from None
+    if not isinstance(config, dict):
+        raise StudyError(f"{folder}/config.json holds no settings but a {type(config).__name__}; download it again")
+    return config
 
 
 def fetch(model: str) -> tuple[Path, str]:
@@ -86,7 +90,9 @@ def depth_of(source: Path | str) -> int:
         stated = PretrainedConfig.get_config_dict(source)[0]
         if stated.get("model_type") in DECODER_CONFIG:  # transformers does not know such a config
             return stated[DECODER_CONFIG[stated["model_type"]]]["num_hidden_layers"]
-        return AutoConfig.from_pretrained(source).get_text_config(decoder=True).num_hidden_layers
+        return (
+            AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config(decoder=True).num_hidden_layers
+        )
     except Exception as error:  # the hub client raises many kinds, also from the network libraries under it
         reason = type(error).__name__
         raise StudyError(f"the config of model {source} cannot be read ({reason}); offline, pass its folder") from error

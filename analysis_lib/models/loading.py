@@ -5,7 +5,7 @@ gives plausible nonsense."""
 
 import ctypes
 import itertools
-import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ import torch
 from safetensors import safe_open
 
 from analysis_lib.errors import StudyError
-from analysis_lib.inputs.records import LETTERS
-from analysis_lib.models import checkpoints
+from analysis_lib.inputs.records import LETTERS, Question
+from analysis_lib.models import checkpoints, weights
+from analysis_lib.models.bases import base_of
 from analysis_lib.models.decoder import check_decoder
 from analysis_lib.models.families import Family, family_of
 from analysis_lib.models.native import processor_and_template
 from analysis_lib.models.originals import translated
+from analysis_lib.models.prompts import build_chat_prompt, build_prompt
 from analysis_lib.models.records import VideoLLM
+from analysis_lib.models.skeleton import check_prompt, skeleton
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -28,38 +31,45 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
     """Load a model for inference, with SDPA attention. `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU.
     `device` auto: cuda if there is one, and all GPUs if the model does not fit the first. Raises StudyError for weights
-    that do not fit the model, and for anything that `checkpoints.find` refuses."""
+    that do not fit the model, a processor or prompt that does not, and for anything that `checkpoints.find` refuses,
+    all before memory for the model is asked for."""
     place = device_for(device)
     source = checkpoints.find(model)
     folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source)
     ensure_torchvision()
-    from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast  # heavy
 
     config = checkpoints.read_config(folder)
     family = family_of(folder, config)
-    wanted = _dtype(dtype, place, config)
-    device_map = spread(folder, wanted, place) if device == "auto" else None
-    hf = _load_strict(folder, config, family, wanted, device_map)
+    _quiet()
+    cls, wanted = _class(folder, config, family), _dtype(dtype, place, config)
+    tokenizer, image_processor, processor, template = _readers(folder, family)
+    files = [*weights.weight_files(folder), *filter(None, [base_of(folder)])]
+    stored = weights.shapes(files)
+    weights.check_depth(folder, config, stored)
+    device_map = spread(stored, wanted, place) if device == "auto" else None
+    _check_memory(folder, stored, wanted, device_map)
+    given = _given(folder, config)
+    how = {"dtype": wanted, "attn_implementation": "sdpa"}
+    how |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    hf, report = skeleton(folder, cls, given, stored, how)
+    _check_report(folder, cls, report)
     check_decoder(hf)
-    # As saved in the folder: AutoTokenizer may rebuild a tokenizer from its class name, with other ids.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    chat = family.protocol == "chat"
-    processor, template = processor_and_template(folder, tokenizer) if chat else (None, "")
-    vocabulary = tokenizer.get_vocab()
-    letters = list(itertools.takewhile(vocabulary.__contains__, LETTERS))  # each one token
-    if len(letters) < 2:
-        lack = "the tokenizer has no single tokens for the letters A and B"
-        raise StudyError(f"{folder}: {lack}; answers cannot be read")
-    _keep_freed_memory()
-    return VideoLLM(
+    vlm = VideoLLM(
         name=folder.name if revision is None else model.split("/")[1],
-        hf=(hf.to(place) if device_map is None else hf).eval().requires_grad_(False),
-        image_processor=None if chat else CLIPImageProcessorPil.from_pretrained(folder),
-        num_frames=family.num_frames if chat else hf.config.num_frames,
-        letter_ids=tuple(vocabulary[letter] for letter in letters),
-        weights_sha256=checkpoints.weights_sha256(folder), revision=revision, device=place, dtype=hf.dtype,
+        hf=hf, image_processor=image_processor,
+        num_frames=family.num_frames if family.protocol == "chat" else hf.config.num_frames,
+        letter_ids=_letters(folder, tokenizer, processor, template, family.protocol),
+        weights_sha256="", revision=revision, device=torch.device("cpu"), dtype=wanted,
         tokenizer=tokenizer, processor=processor, template=template,
         protocol=family.protocol, positions=family.positions,
+    )  # fmt: skip
+    check_prompt(vlm)
+    _check_numbers(files)
+    hf = _load(folder, cls, device_map, given, how)
+    _keep_freed_memory()
+    return replace(
+        vlm, hf=(hf.to(place) if device_map is None else hf).eval().requires_grad_(False),
+        weights_sha256=checkpoints.weights_sha256(folder), device=place, dtype=hf.dtype,
     )  # fmt: skip
 
 
@@ -84,43 +94,127 @@ def _dtype(dtype: str, device: torch.device, config: dict) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def spread(folder: Path, dtype: torch.dtype, place: torch.device) -> str | None:
+def spread(stored: weights.Shapes, dtype: torch.dtype, place: torch.device) -> str | None:
     """Device map "auto" (all GPUs, then the CPU's memory) if the model leaves the GPU too little memory, else None."""
     if place.type != "cuda":
         return None
-    weights = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            weights += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    return "auto" if weights * dtype.itemsize > 0.8 * torch.cuda.mem_get_info(place)[0] else None
+    size = weights.parameters(stored) * dtype.itemsize
+    return "auto" if size > 0.8 * torch.cuda.mem_get_info(place)[0] else None
 
 
-def _load_strict(folder: Path, config: dict, family: Family, dtype: torch.dtype, device_map: Any) -> Any:
-    """The model, on the CPU or laid on several devices by `device_map`; StudyError names weights that do not fit."""
+def _check_memory(folder: Path, stored: weights.Shapes, dtype: torch.dtype, device_map: str | None) -> None:
+    """Raise StudyError if the weights do not fit the memory that is free: the CPU's, over which every model goes, and
+    that of the GPUs over which it is spread."""
+    from accelerate.utils import get_max_memory  # heavy
+
+    held = get_max_memory()  # bytes that are free, by device
+    free = sum(held.values()) if device_map else held.get("cpu", max(held.values()))
+    if (size := weights.parameters(stored) * dtype.itemsize) > free:
+        found = f"its weights take {size / 2**30:.1f} GiB in {str(dtype)[6:]}, and {free / 2**30:.1f} GiB are free"
+        raise StudyError(f"{folder}: {found}; use a smaller model, --dtype bfloat16 or another machine")
+
+
+def _readers(folder: Path, family: Family) -> tuple[Any, Any, Any, str]:
+    """What makes the prompt: tokenizer, image processor of pooled models, processor and chat template of others."""
+    from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast  # heavy
+
+    pooled = family.protocol != "chat"
+    try:
+        # As saved in the folder: AutoTokenizer may rebuild a tokenizer from its class name, with other ids.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        image_processor = CLIPImageProcessorPil.from_pretrained(folder) if pooled else None
+    except Exception as error:  # a torn file surfaces as one of many kinds
+        reason = _first_line(error)
+        raise StudyError(f"{folder}: its tokenizer or image processor cannot be read ({reason})") from error
+    processor, template = (None, "") if pooled else processor_and_template(folder, tokenizer)
+    return tokenizer, image_processor, processor, template
+
+
+def _letters(folder: Path, tokenizer: Any, processor: Any, template: str, protocol: str) -> tuple[int, ...]:
+    """Vocabulary entries of A, B, …, as far as each is one token of its own where the answer begins. Raises StudyError
+    if those of A and B are not."""
+    question, vocabulary = Question("What moves?", ("a cat", "a dog")), tokenizer.get_vocab()
+    chat = processor is not None
+    prompt = build_chat_prompt(question, template, processor.video_token) if chat else build_prompt(question, protocol)
+    start, found = tokenizer(prompt.text)["input_ids"], []
+    for letter in itertools.takewhile(vocabulary.__contains__, LETTERS):
+        if tokenizer(prompt.text + letter)["input_ids"] != [*start, vocabulary[letter]]:
+            break
+        found.append(vocabulary[letter])
+    if len(found) < 2:
+        lack, end = LETTERS[len(found)], prompt.text[-1]
+        why = f"it joins {end + lack!r} to one token" if lack in vocabulary else f"it has no token {lack!r}"
+        raise StudyError(f"{folder}: the tokenizer does not write the letters A and B as tokens of their own ({why})")
+    return tuple(found)
+
+
+def _class(folder: Path, config: dict, family: Family) -> Any:
+    """transformers' class of a checkpoint; StudyError if there is none."""
     import transformers  # heavy
 
-    name = family.hf_class or (config.get("architectures") or [""])[0]
-    if not hasattr(transformers, name or "?"):
-        fix = "code that comes with a checkpoint is not run, so use a checkpoint in transformers' own format"
-        raise StudyError(f"{folder}: transformers has no class {name!r} (config.json, architectures); {fix}")
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # its load report would repeat what is raised below
+    named = config.get("architectures")
+    name = family.hf_class or (named[0] if isinstance(named, list) and named else "")
+    cls = getattr(transformers, str(name) or "?", None)
+    if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
+        return cls
+    why = "the one it names comes with the checkpoint (auto_map)" if config.get("auto_map") else "of that name"
+    fix = "code that comes with a checkpoint is not run, so use a checkpoint in transformers' own format"
+    raise StudyError(f"{folder}: transformers has no class {name!r} (config.json, architectures), {why}; {fix}")
+
+
+def _given(folder: Path, config: dict) -> dict[str, Any]:
+    """`originals.translated`; StudyError for what it cannot read."""
     try:
-        given = translated(folder, config)
-        hf, report = getattr(transformers, name).from_pretrained(
-            None if "state_dict" in given else folder, dtype=dtype, attn_implementation="sdpa",
-            output_loading_info=True, ignore_mismatched_sizes=True, device_map=device_map, **given,
-        )  # fmt: skip
+        return translated(folder, config)
     except StudyError:
         raise
+    except Exception as error:  # their configs may lack anything
+        raise StudyError(f"{folder}: config.json or weights cannot be translated ({_first_line(error)})") from error
+
+
+def _load(folder: Path, cls: Any, device_map: Any, given: dict[str, Any], how: dict[str, Any]) -> Any:
+    """The model, on the CPU or laid on several devices by `device_map`; StudyError names weights that do not fit."""
+    try:
+        source = None if "state_dict" in given else folder
+        hf, report = cls.from_pretrained(source, device_map=device_map, **how, **given)
     except Exception as error:  # a torn file surfaces as one of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = _first_line(error)
         raise StudyError(f"{folder}: the weights cannot be read ({reason}); download them again") from error
+    _check_report(folder, cls, report)
+    return hf
+
+
+def _check_report(folder: Path, cls: Any, report: dict[str, Any]) -> None:
+    """Raise StudyError that names weights which are missing, left over or of another shape."""
     for kind in ("missing", "unexpected", "mismatched"):
         if lost := sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[f"{kind}_keys"]):
             more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-            raise StudyError(f"{folder}: {kind} weights: {', '.join(lost[:3])}{more}; this is not a complete {name}")
-    return hf
+            fix = f"this is not a complete {cls.__name__}"
+            raise StudyError(f"{folder}: {kind} weights: {', '.join(lost[:3])}{more}; {fix}")
+
+
+def _check_numbers(files: list[Path]) -> None:
+    """Raise StudyError for a weight that is no number (NaN): one is enough to make every answer none."""
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                if tensor.numel() and tensor.is_floating_point():
+                    plain = tensor.float() if tensor.itemsize < 2 else tensor
+                    if plain.aminmax()[0].isnan():  # in one pass, and without a mask as large as the weights
+                        raise StudyError(f"{path}: {name} holds NaN; download it again, or train it again")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _quiet() -> None:
+    """No bars and no load report of transformers, which would repeat what is raised here."""
+    import transformers  # heavy
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def _keep_freed_memory() -> None:

@@ -30,7 +30,7 @@ def processor_and_template(folder: Path, tokenizer: Any) -> tuple[Any, str]:
     from transformers import AutoProcessor  # heavy
 
     try:
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         processor.tokenizer = tokenizer
         for name in [name for name in vars(processor) if name.endswith("_token_id")]:
             token = getattr(processor, name.removesuffix("_id"), None)

@@ -12,7 +12,7 @@ from tiny_originals import rewrite
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.checks import load_model, self_test
 from analysis_lib.instrument.passes import clean_pass
-from analysis_lib.models import loading
+from analysis_lib.models import loading, weights
 from analysis_lib.models.merging import make_inputs
 
 
@@ -93,11 +93,12 @@ def test_a_model_spread_over_devices_gives_the_same_numbers(
 
 def test_a_model_is_spread_when_the_first_gpu_is_too_small(tiny_model_dir, monkeypatch):
     size = sum(f.stat().st_size for f in tiny_model_dir.glob("*.safetensors"))  # float32, and a short header
+    stored = weights.shapes(weights.weight_files(tiny_model_dir))
     cases = ((size, torch.float32, "auto"), (2 * size, torch.float32, None), (size, torch.half, None))
     for memory, dtype, wanted in cases:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=memory: (free, 2**40))
-        assert loading.spread(tiny_model_dir, dtype, torch.device("cuda")) == wanted
-    assert loading.spread(tiny_model_dir, torch.float32, torch.device("cpu")) is None
+        assert loading.spread(stored, dtype, torch.device("cuda")) == wanted
+    assert loading.spread(stored, torch.float32, torch.device("cpu")) is None
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
