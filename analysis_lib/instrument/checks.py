@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis_lib.errors import reason_of
 from analysis_lib.inputs.records import LETTERS, Question
 from analysis_lib.instrument.edges import blocked_edges, windows
 from analysis_lib.instrument.knockout import Condition, knockout_logits
@@ -42,7 +43,7 @@ def _failed(vlm: VideoLLM) -> str:
         table = door_test(vlm)
         return "; ".join(table.loc[~table["passed"], "check"])
     except Exception as error:  # whatever an unknown architecture does not share with the known ones
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return reason_of(error)
 
 
 @torch.no_grad()

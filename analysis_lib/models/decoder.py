@@ -74,7 +74,11 @@ def inner_width(vlm: VideoLLM) -> int:
 
 def check_decoder(hf: Any) -> None:
     """Raise StudyError unless edges can be cut wherever a decoder layer moves information between positions."""
-    name, decoder = type(hf).__name__, decoder_of(hf)
+    name = type(hf).__name__
+    if any(config.is_encoder_decoder for config in (hf.config, hf.config.get_text_config(decoder=True))):
+        found = "its text is written by a decoder that reads an encoder's output by cross-attention"
+        raise StudyError(f"{name}: {found}, so no edge between video and text can be cut (encoder-decoder)")
+    decoder = decoder_of(hf)
     parts = {part for layer in getattr(decoder, "layers", []) for part, _ in layer.named_children()}
     if any("hyper" in part or part.endswith("_hc") for part in parts):
         found = "its layers pass on several states a position (hyper-connections)"

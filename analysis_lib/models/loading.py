@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from analysis_lib.errors import StudyError
+from analysis_lib.errors import StudyError, reason_of
 from analysis_lib.inputs.records import LETTERS, Question
 from analysis_lib.models import checkpoints, weights
 from analysis_lib.models.bases import base_of
@@ -42,7 +42,6 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     family = family_of(folder, config)
     _quiet()
     cls, wanted = _class(folder, config, family), _dtype(dtype, place, config)
-    tokenizer, image_processor, processor, template = _readers(folder, family)
     files = [*weights.weight_files(folder), *filter(None, [base_of(folder)])]
     stored = weights.shapes(files)
     weights.check_depth(folder, config, stored)
@@ -54,6 +53,7 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     hf, report = skeleton(folder, cls, given, stored, how)
     _check_report(folder, cls, report)
     check_decoder(hf)
+    tokenizer, image_processor, processor, template = _readers(folder, family)
     vlm = VideoLLM(
         name=folder.name if revision is None else model.split("/")[1],
         hf=hf, image_processor=image_processor,
@@ -124,8 +124,8 @@ def _readers(folder: Path, family: Family) -> tuple[Any, Any, Any, str]:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         image_processor = CLIPImageProcessorPil.from_pretrained(folder) if pooled else None
     except Exception as error:  # a torn file surfaces as one of many kinds
-        reason = _first_line(error)
-        raise StudyError(f"{folder}: its tokenizer or image processor cannot be read ({reason})") from error
+        found = f"its tokenizer or image processor cannot be read ({reason_of(error)})"
+        raise StudyError(f"{folder}: {found}; download it again") from error
     processor, template = (None, "") if pooled else processor_and_template(folder, tokenizer)
     return tokenizer, image_processor, processor, template
 
@@ -157,9 +157,9 @@ def _class(folder: Path, config: dict, family: Family) -> Any:
     cls = getattr(transformers, str(name) or "?", None)
     if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
         return cls
-    why = "the one it names comes with the checkpoint (auto_map)" if config.get("auto_map") else "of that name"
+    own = "; it comes with the checkpoint (auto_map)" if config.get("auto_map") else ""
     fix = "code that comes with a checkpoint is not run, so use a checkpoint in transformers' own format"
-    raise StudyError(f"{folder}: transformers has no class {name!r} (config.json, architectures), {why}; {fix}")
+    raise StudyError(f"{folder}: transformers has no class {name!r} (config.json, architectures){own}; {fix}")
 
 
 def _given(folder: Path, config: dict) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _given(folder: Path, config: dict) -> dict[str, Any]:
     except StudyError:
         raise
     except Exception as error:  # their configs may lack anything
-        raise StudyError(f"{folder}: config.json or weights cannot be translated ({_first_line(error)})") from error
+        raise StudyError(f"{folder}: config.json or weights cannot be translated ({reason_of(error)})") from error
 
 
 def _load(folder: Path, cls: Any, device_map: Any, given: dict[str, Any], how: dict[str, Any]) -> Any:
@@ -178,8 +178,8 @@ def _load(folder: Path, cls: Any, device_map: Any, given: dict[str, Any], how: d
         source = None if "state_dict" in given else folder
         hf, report = cls.from_pretrained(source, device_map=device_map, **how, **given)
     except Exception as error:  # a torn file surfaces as one of many kinds
-        reason = _first_line(error)
-        raise StudyError(f"{folder}: the weights cannot be read ({reason}); download them again") from error
+        found = f"the weights cannot be read ({reason_of(error)})"
+        raise StudyError(f"{folder}: {found}; download them again") from error
     _check_report(folder, cls, report)
     return hf
 
@@ -203,10 +203,6 @@ def _check_numbers(files: list[Path]) -> None:
                     plain = tensor.float() if tensor.itemsize < 2 else tensor
                     if plain.aminmax()[0].isnan():  # in one pass, and without a mask as large as the weights
                         raise StudyError(f"{path}: {name} holds NaN; download it again, or train it again")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _quiet() -> None:

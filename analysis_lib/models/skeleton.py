@@ -5,7 +5,6 @@ names and shapes in the files. On this skeleton one prompt is made as for any sa
 and grids of patches, are computed as usual; what a weight or a pixel that met one would give is followed by its shape
 alone. So a processor that makes another number of video tokens than the model makes features is seen here already."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from analysis_lib.errors import StudyError
+from analysis_lib.errors import StudyError, reason_of
 from analysis_lib.inputs.records import Question
 from analysis_lib.models import weights
 from analysis_lib.models.capture import decoder_call, kept_features
@@ -50,8 +49,7 @@ def skeleton(folder: Path, cls: Any, given: dict[str, Any], stored: weights.Shap
         found = {**given, "config": config, "state_dict": dict(tensors), "device_map": "meta"}
         hf, report = cls.from_pretrained(None, **found, **how)
     except Exception as error:  # a config may be wrong in many ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StudyError(f"{folder}: config.json does not describe a {cls.__name__} ({reason})") from error
+        raise StudyError(f"{folder}: config.json describes no {cls.__name__} ({reason_of(error)})") from error
     wanted, held = sum(p.numel() for p in hf.parameters()), sum(tensor.numel() for tensor in tensors.values())
     if wanted > 2 * held:  # weights that are tied, or stored once for several layers, cannot explain it
         asked = f"config.json asks for {wanted:.3g} parameters, but the weights hold {held:.3g}"
@@ -96,14 +94,22 @@ def check_prompt(vlm: VideoLLM) -> None:
     if not called:  # a pooled model: features have been counted
         return
     given = {name: value for name, value in called.items() if name not in ("use_cache", "logits_to_keep")}
-    with _ByShape(), kept_features(vlm) as features, suppress(Exception):
-        decoder_call(vlm, given)
-    ids = given["input_ids"][0].tolist()
+    failed: Exception | None = None
+    with _ByShape(), kept_features(vlm) as features:
+        try:
+            decoder_call(vlm, given)
+        except Exception as error:
+            failed = error
+    fix = "take processor and config.json from one checkpoint"
+    if not features:
+        asks_for_values = isinstance(failed, NotImplementedError) or "meta" in str(failed)
+        if isinstance(failed, RuntimeError | StudyError) and not asks_for_values:
+            raise unfit(vlm, f"the model cannot take what the processor makes ({reason_of(failed)}); {fix}")
+        return
     known = {getattr(vlm.hf.config, field, None) for field in PLACES}
-    places = sum(token in known for token in ids)
+    places = sum(token in known for token in given["input_ids"][0].tolist())
     made = [getattr(found, "pooler_output", found) for found in features.values()]
-    made = sum(tensor.shape[:-1].numel() for tensor in tree_leaves(made))
-    if made and made != places:
+    rows = sum(tensor.shape[:-1].numel() for tensor in tree_leaves(made))
+    if rows != places:
         found = f"{type(vlm.processor).__name__} makes {places} video tokens of {vlm.num_frames} frames"
-        fix = "take processor and config.json from one checkpoint"
-        raise unfit(vlm, f"{found}, but by config.json the model makes {made} features of them; {fix}")
+        raise unfit(vlm, f"{found}, but by config.json the model makes {rows} features of them; {fix}")
