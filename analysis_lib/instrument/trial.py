@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from analysis_lib.errors import StudyError, reason_of
 from analysis_lib.inputs.formats import FORMATS
 from analysis_lib.instrument.checks import door_test, load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
@@ -17,17 +18,27 @@ from analysis_lib.instrument.knockout import Condition, attention_layers, knocko
 from analysis_lib.models.decoder import decoder_layers, moving_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
-from analysis_lib.models.skeleton import made_up_clip
+from analysis_lib.models.skeleton import made_up_clip, unfit
 
 FORECAST = "tvbench"  # the paper's benchmark
 
 
 def trial(model: str, *, dtype: str = "auto", device: str = "auto") -> dict[str, Any]:
     """Facts of a model and of one question's sweep (eleven edge sets, one window a layer), by name. Raises StudyError
-    as `checks.load_model` does, and if the instrument refuses to cut."""
+    as `checks.load_model` does, if the instrument refuses to cut, and for whatever else goes wrong on the clip."""
     began = time.monotonic()
     vlm = load_model(model, dtype=dtype, device=device)
-    loaded = time.monotonic()
+    took = time.monotonic() - began
+    try:
+        return _tried(vlm, model, took)
+    except StudyError:
+        raise
+    except Exception as error:  # whatever a checkpoint does not share with its family
+        raise unfit(vlm, reason_of(error)) from error
+
+
+def _tried(vlm: VideoLLM, model: str, took: float) -> dict[str, Any]:
+    """What `trial` says of a model that `took` so many seconds to load."""
     checks = door_test(vlm)
     question, frames = made_up_clip(vlm)
     started = time.monotonic()
@@ -43,7 +54,7 @@ def trial(model: str, *, dtype: str = "auto", device: str = "auto") -> dict[str,
         "layers_that_move_information": len(moving_layers(vlm)), "frames": vlm.num_frames, "tokens": inputs.n,
         "video_tokens": len(inputs.roles.positions("video")), "positions": vlm.positions,
         "checks": checks.to_dict("records"), "passed": bool(checks["passed"].all()),
-        "seconds_to_load": loaded - began, "seconds_a_sample": seconds, "peak_gib": _peak(vlm),
+        "seconds_to_load": took, "seconds_a_sample": seconds, "peak_gib": _peak(vlm),
         "forecast": {"benchmark": FORECAST, "questions": total, "hours": total * seconds / 3600},
         "next": f"python -m analysis_lib reproduce --model {model} --benchmark {FORECAST}:ROOT --samples 2 --out OUT",
     }  # fmt: skip

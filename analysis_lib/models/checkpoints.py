@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
@@ -13,6 +14,9 @@ from analysis_lib.models import weights
 from analysis_lib.models.bases import base_of
 from analysis_lib.models.families import DECODER_CONFIG, family_of, has_video_processor
 from analysis_lib.models.torchvision_ops import ensure_torchvision
+
+SIZES = {"num_frames": 1, "pooling_shape": 3, "frame_shape": 2}  # of pooled models: how many numbers each is
+MOST = 10_000
 
 
 def find(model: str) -> Path | str:
@@ -33,9 +37,13 @@ def find(model: str) -> Path | str:
 def check_folder(folder: Path) -> Path:
     """The folder, if it holds all files of a checkpoint of a known family; else StudyError naming what it lacks."""
     config = read_config(folder)
+    for path in sorted(folder.glob("*_config.json")):  # of processors, tokenizer, adapters
+        read_settings(path)
     family = family_of(folder, config)
     if lacking := [key for key in family.config_keys if not config.get(key)]:
         raise StudyError(f"{folder}/config.json does not state {', '.join(lacking)}; a video checkpoint must")
+    for key in SIZES.keys() & set(family.config_keys):
+        check_sizes(folder, key, config[key])
     weights.check_files(folder)
     base_of(folder)
     needed = ["tokenizer.json"]
@@ -47,17 +55,30 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
+def check_sizes(folder: Path, key: str, stated: Any) -> None:
+    """Raise StudyError unless config.json states under `key` a size of a clip, or a list of as many as SIZES says."""
+    sizes = stated if isinstance(stated, list) else [stated]
+    if len(sizes) != SIZES[key] or not all(type(size) is int and 0 < size <= MOST for size in sizes):
+        wanted = f"{SIZES[key]} whole {'number' if SIZES[key] == 1 else 'numbers'} from 1 to {MOST}"
+        raise StudyError(f"{folder}/config.json: {key} is {stated!r}, but must be {wanted}")
+
+
 def read_config(folder: Path) -> dict:
     """The parsed config.json of a checkpoint folder."""
+    if not (folder / "config.json").is_file():
+        raise StudyError(f"{folder} holds no config.json; pass the folder of one checkpoint")
+    return read_settings(folder / "config.json")
+
+
+def read_settings(path: Path) -> dict:
+    """A JSON file of settings, parsed; StudyError if it is none."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{folder} holds no config.json; pass the folder of one checkpoint") from None
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{folder}/config.json is not valid JSON ({error}); download it again") from None
-    if not isinstance(config, dict):
-        raise StudyError(f"{folder}/config.json holds no settings but a {type(config).__name__}; download it again")
-    return config
+        raise StudyError(f"{path} is not valid JSON ({error}); download it again") from None
+    if not isinstance(settings, dict):
+        raise StudyError(f"{path} holds no settings but a {type(settings).__name__}; download it again")
+    return settings
 
 
 def fetch(model: str) -> tuple[Path, str]:

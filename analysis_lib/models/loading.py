@@ -13,14 +13,14 @@ import torch
 from safetensors import safe_open
 
 from analysis_lib.errors import StudyError, reason_of
-from analysis_lib.inputs.records import LETTERS, Question
+from analysis_lib.inputs.records import LETTERS
 from analysis_lib.models import checkpoints, weights
 from analysis_lib.models.bases import base_of
 from analysis_lib.models.decoder import check_decoder
-from analysis_lib.models.families import Family, family_of
+from analysis_lib.models.families import FAMILIES, Family, family_of
 from analysis_lib.models.native import processor_and_template
 from analysis_lib.models.originals import translated
-from analysis_lib.models.prompts import build_chat_prompt, build_prompt
+from analysis_lib.models.prompts import prompt_end
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.models.skeleton import check_prompt, skeleton
 from analysis_lib.models.torchvision_ops import ensure_torchvision
@@ -52,13 +52,13 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     how |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     hf, report = skeleton(folder, cls, given, stored, how)
     _check_report(folder, cls, report)
-    check_decoder(hf)
+    _check_decoder(folder, hf)
     tokenizer, image_processor, processor, template = _readers(folder, family)
     vlm = VideoLLM(
         name=folder.name if revision is None else model.split("/")[1],
         hf=hf, image_processor=image_processor,
         num_frames=family.num_frames if family.protocol == "chat" else hf.config.num_frames,
-        letter_ids=_letters(folder, tokenizer, processor, template, family.protocol),
+        letter_ids=_letters(folder, tokenizer, prompt_end(family.protocol, template)),
         weights_sha256="", revision=revision, device=torch.device("cpu"), dtype=wanted,
         tokenizer=tokenizer, processor=processor, template=template,
         protocol=family.protocol, positions=family.positions,
@@ -130,21 +130,19 @@ def _readers(folder: Path, family: Family) -> tuple[Any, Any, Any, str]:
     return tokenizer, image_processor, processor, template
 
 
-def _letters(folder: Path, tokenizer: Any, processor: Any, template: str, protocol: str) -> tuple[int, ...]:
-    """Vocabulary entries of A, B, …, as far as each is one token of its own where the answer begins. Raises StudyError
+def _letters(folder: Path, tokenizer: Any, end: str) -> tuple[int, ...]:
+    """Vocabulary entries of A, B, …, as far as each is one token of its own behind a prompt's `end`. Raises StudyError
     if those of A and B are not."""
-    question, vocabulary = Question("What moves?", ("a cat", "a dog")), tokenizer.get_vocab()
-    chat = processor is not None
-    prompt = build_chat_prompt(question, template, processor.video_token) if chat else build_prompt(question, protocol)
-    start, found = tokenizer(prompt.text)["input_ids"], []
+    vocabulary, start, found = tokenizer.get_vocab(), tokenizer(end)["input_ids"], []
     for letter in itertools.takewhile(vocabulary.__contains__, LETTERS):
-        if tokenizer(prompt.text + letter)["input_ids"] != [*start, vocabulary[letter]]:
+        if tokenizer(end + letter)["input_ids"] != [*start, vocabulary[letter]]:
             break
         found.append(vocabulary[letter])
     if len(found) < 2:
-        lack, end = LETTERS[len(found)], prompt.text[-1]
-        why = f"it joins {end + lack!r} to one token" if lack in vocabulary else f"it has no token {lack!r}"
-        raise StudyError(f"{folder}: the tokenizer does not write the letters A and B as tokens of their own ({why})")
+        lack = LETTERS[len(found)]
+        why = f"joins {end[-1] + lack!r} to one token" if lack in vocabulary else f"has no token {lack!r}"
+        found = f"the tokenizer {why}, so there are no single tokens for the letters A and B"
+        raise StudyError(f"{folder}: {found}; answers cannot be read")
     return tuple(found)
 
 
@@ -156,10 +154,24 @@ def _class(folder: Path, config: dict, family: Family) -> Any:
     name = family.hf_class or (named[0] if isinstance(named, list) and named else "")
     cls = getattr(transformers, str(name) or "?", None)
     if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
+        kind, own = config.get("model_type"), getattr(cls.config_class, "model_type", None)
+        if own in FAMILIES and kind != own and not family.hf_class:  # facts of one family, weights of another
+            raise StudyError(f"{folder}: config.json says model type {kind!r}, but {name} is of {own!r}; correct it")
         return cls
     own = "; it comes with the checkpoint (auto_map)" if config.get("auto_map") else ""
     fix = "code that comes with a checkpoint is not run, so use a checkpoint in transformers' own format"
     raise StudyError(f"{folder}: transformers has no class {name!r} (config.json, architectures){own}; {fix}")
+
+
+def _check_decoder(folder: Path, hf: Any) -> None:
+    """`decoder.check_decoder`; StudyError for a class that has no such thing as a decoder or an output head."""
+    try:
+        check_decoder(hf)
+    except StudyError:
+        raise
+    except Exception as error:  # whatever else transformers has classes for
+        found = f"{type(hf).__name__} is no model that writes text ({reason_of(error)})"
+        raise StudyError(f"{folder}: {found}; use one ForConditionalGeneration") from error
 
 
 def _given(folder: Path, config: dict) -> dict[str, Any]:

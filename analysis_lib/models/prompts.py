@@ -94,6 +94,15 @@ def build_chat_prompt(question: Question, template: str, placeholder: str) -> Pr
     return _laid_down(question, shown, placeholder, f"{words.block_end}{words.instruction}{after}")
 
 
+def prompt_end(protocol: str, template: str) -> str:
+    """The text after the options up to where a letter follows: of a chat template, or of a protocol where there is
+    none."""
+    words, parts = WORDINGS["options"], PROTOCOLS.get(protocol)
+    if parts is None:
+        return f"{words.block_end}{words.instruction}{template.partition(CONTENT)[2]}{words.answer_start}"
+    return f"{words.block_end} {words.instruction} {parts.assistant}{words.answer_start}"
+
+
 def _laid_down(question: Question, shown: str, placeholder: str, after: str) -> Prompt:
     """What is shown before the question block, with the placeholder once in it, the block, and what comes after it,
     followed by the start of the answer."""

@@ -67,7 +67,7 @@ def unfit(vlm: VideoLLM, failed: str) -> StudyError:
     """What to raise where a made-up clip shows that the model does not take the common path."""
     kind, name = vlm.hf.config.model_type, type(vlm.hf).__name__
     if kind in FAMILIES:
-        return StudyError(failed)
+        return StudyError(f"{name} fails on a made-up clip: {failed}")
     fix = "State what differs in families.FAMILIES; if its decoder is reached another way, in models/decoder.py"
     return StudyError(f"{kind!r} ({name}) is no known family, and on a made-up clip it fails: {failed}. {fix}")
 

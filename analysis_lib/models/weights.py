@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from analysis_lib.errors import StudyError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # transformers takes the first of them
+DEPTHS = ("num_hidden_layers", "num_layers", "depth", "encoder_layers", "decoder_layers")  # what configs call them
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -57,12 +58,12 @@ def parameters(found: Shapes) -> int:
 
 def check_depth(folder: Path, config: dict, found: Shapes) -> None:
     """Raise StudyError if config.json asks for more layers than there are tensors: even its skeleton would not end."""
-    for part in (config, *(part for part in config.values() if isinstance(part, dict))):
-        for key in ("num_hidden_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"):
-            layers = part.get(key)
-            if isinstance(layers, int) and layers > len(found):
-                fix = "config.json and weights are not of one checkpoint"
-                raise StudyError(f"{folder}/config.json: {key} is {layers}, but there are {len(found)} tensors; {fix}")
+    for key, value in config.items():
+        if isinstance(value, dict):
+            check_depth(folder, value, found)
+        elif key in DEPTHS and isinstance(value, int) and value > len(found):
+            fix = "config.json and weights are not of one checkpoint"
+            raise StudyError(f"{folder}/config.json: {key} is {value}, but there are {len(found)} tensors; {fix}")
 
 
 def _indexed(folder: Path) -> list[str]:
