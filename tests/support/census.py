@@ -138,6 +138,7 @@ VISION_MARKS = ("<|vision_start|>", "<|vision_end|>")
 GLM = {"around": ("<|begin_of_video|>", "<|end_of_video|>"), "rope": [4, 2, 2]}
 INDEXER = {"n_heads": 2, "kv_heads": 1, "head_dim": 16, "budget": 64, "compress_ratio": 4}
 WHOLE = {part: {"patch_size": 16, "scale_resolution": 64, "max_slice_nums": 1} for part in ("video", "image")}
+MERGED_EARLY = {"insert_layer_id": 0}  # the first of two layers; by default it is the seventh
 PATCH_16 = {"video": {"patch_size": 16}, "image": {"patch_size": 16}}
 EYES = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 2)
 EYES |= {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 48, "head_dim": 16}
@@ -155,7 +156,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "glm5_next": {"around": GLM["around"], "config": {"text_config.qk_rope_head_dim": 0, "text_config.qk_head_dim": 8}},
     "cosmos3_omni": {"cls": "Qwen3VLProcessor", "around": VISION_MARKS},
     "molmo2": {"config": {"adapter_config.vision_feature_layer": [1, 0], "vision_config.num_position_embeddings": 16,
-                          "adapter_config.hidden_size": 32},
+                          "adapter_config.hidden_size": 32, "adapter_config.text_hidden_size": WIDTH},
                "ids": {"image_token_id": "<im_patch>"}},
     "muse_glimmer": {"config": {"out_hidden_size": 128, "projector_hidden_size": WIDTH}},
     "cohere_compass": {
@@ -199,7 +200,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
                                "out_hidden_size": WIDTH}.items()
         }
     },
-    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), WHOLE),
+    "minicpm_ocr": WHOLE,
+    "minicpmv4_6": {**WHOLE, "config": MERGED_EARLY},
+    "minicpmv4_7": {**WHOLE, "config": MERGED_EARLY, "ids": {
+        f"{what}_{side}_id": f"<|{what}_{side}|>" for what in ("image", "slice") for side in ("start", "end")
+    }},
     "nemotron_h_omni": {
         "image": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3},
         "video": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3, "video_target_num_patches": 16},
