@@ -44,7 +44,7 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     # As saved in the folder: AutoTokenizer may rebuild a tokenizer from its class name, with other ids.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     chat = family.protocol == "chat"
-    processor, template = processor_and_template(folder, tokenizer) if chat else (None, "")
+    processor, template = processor_and_template(folder, tokenizer, family.shown) if chat else (None, "")
     vocabulary = tokenizer.get_vocab()
     letters = list(itertools.takewhile(vocabulary.__contains__, LETTERS))  # each one token
     if len(letters) < 2:
@@ -59,7 +59,7 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
         letter_ids=tuple(vocabulary[letter] for letter in letters),
         weights_sha256=checkpoints.weights_sha256(folder), revision=revision, device=place, dtype=hf.dtype,
         tokenizer=tokenizer, processor=processor, template=template,
-        protocol=family.protocol, positions=family.positions,
+        protocol=family.protocol, positions=family.positions, shown=family.shown,
     )  # fmt: skip
 
 

@@ -164,7 +164,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "cosmos3_edge": {"around": ("", "")},
     "lfm3_vl": {"around": VISION_MARKS},
-    "kimi_k25": {"config": {"vision_config.projection_hidden_size": 32, "projection_hidden_size": 32}},
+    "kimi_k25": {"config": {"vision_config.projection_hidden_size": 32, "projection_hidden_size": 32,
+                            "text_config.head_dim": 8}},  # of the part that is rotated
     "qwen4_exp": {
         "around": VISION_MARKS,
         "config": {f"text_config.indexer_{key}": value for key, value in INDEXER.items()},
