@@ -19,7 +19,9 @@ NORMS = ("norm", "norm_f", "embedding_norm", "final_layer_norm")  # what decoder
 def decoder_of(hf: Any) -> Any:
     """The decoder: layers between embeddings and norm. Some models wrap a language model that wraps it."""
     decoder = hf.get_decoder()
-    return decoder if hasattr(decoder, "layers") or not hasattr(decoder, "get_decoder") else decoder.get_decoder()
+    if not hasattr(decoder, "layers") and hasattr(decoder, "get_decoder"):
+        decoder = decoder.get_decoder()
+    return decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)
 
 
 def decode(vlm: VideoLLM, inputs: Inputs, **cache: Any) -> torch.Tensor:
@@ -75,6 +77,8 @@ def inner_width(vlm: VideoLLM) -> int:
 def check_decoder(hf: Any) -> None:
     """Raise StudyError unless edges can be cut wherever a decoder layer moves information between positions."""
     name, decoder = type(hf).__name__, decoder_of(hf)
+    if getattr(getattr(hf, "config", None), "is_encoder_decoder", False):
+        raise StudyError(f"{name}: it is an encoder-decoder; its decoder reads the prompt by cross-attention")
     parts = {part for layer in getattr(decoder, "layers", []) for part, _ in layer.named_children()}
     if any("hyper" in part or part.endswith("_hc") for part in parts):
         found = "its layers pass on several states a position (hyper-connections)"

@@ -54,7 +54,7 @@ def _kimi_features(model: Any, given: dict[str, Any]) -> Any:
     return BaseModelOutputWithPooling(pooler_output=[model.mm_projector(seen).squeeze(1)])
 
 
-TRIED = {"kimi_k25": Family(encode=_kimi_features)}  # facts of architectures that are tried on a made-up clip all the same
+TRIED = {"kimi_k25": Family(encode=_kimi_features)}  # facts of architectures that are tried at the door all the same
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ INSTEAD = {  # what works in place of checkpoints that bring code of their own
     "videollama3_qwen2": "one in transformers' own format (video_llama_3), such as lkhl/VideoLLaMA3-2B-Image-HF",
 }
 QFORMER = "its Q-Former reads the question, so video tokens hold it before any layer that could be cut"
-REFUSED = {"instructblip": QFORMER, "instructblipvideo": QFORMER}
+CROSS = "it reads images by cross-attention between its layers, so no token of the prompt holds a frame"
+REFUSED = dict.fromkeys(("instructblip", "instructblipvideo"), QFORMER) | dict.fromkeys(("mllama", "idefics"), CROSS)
 
 
 def facts_of(kind: str) -> Family:
@@ -135,10 +136,20 @@ def family_of(folder: Path, config: dict) -> Family:
         raise StudyError(f"{folder}: model type {kind!r} cannot be studied: {REFUSED[kind]}")
     if has_processor(folder, "video"):
         return facts_of(kind)
-    if has_processor(folder, "image"):
+    if has_processor(folder, "image") and has_template(folder):
         return IMAGES
-    known = f"{', '.join(FAMILIES)}, and other models of transformers whose folder holds a video or image processor"
-    raise StudyError(f"{folder}: model type {kind!r} is not supported; supported: {known} (this one holds none)")
+    known = f"{', '.join(FAMILIES)}, and other models of transformers whose folder holds a video processor"
+    found = "or an image processor and a chat template (this one does not)"
+    raise StudyError(f"{folder}: model type {kind!r} is not supported; supported: {known}, {found}")
+
+
+def has_template(folder: Path) -> bool:
+    """Whether the folder holds a chat template, in one of the files that transformers reads."""
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        with suppress(FileNotFoundError, ValueError):
+            if json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template"):
+                return True
+    return any((folder / f"chat_template.{kind}").is_file() for kind in ("jinja", "json"))
 
 
 def has_processor(folder: Path, of: str) -> bool:

@@ -17,8 +17,8 @@ from analysis_lib.inputs.records import LETTERS
 from analysis_lib.models import checkpoints
 from analysis_lib.models.decoder import check_decoder
 from analysis_lib.models.families import Family, family_of
-from analysis_lib.models.native import processor_and_template
 from analysis_lib.models.originals import translated
+from analysis_lib.models.processing import processor_and_template
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
