@@ -54,10 +54,12 @@ def door_test(vlm: VideoLLM) -> pd.DataFrame:
     rounding = 1e-3 if vlm.dtype in (torch.float32, torch.float64) else 0.5
     table, leak = self_test(vlm, inputs), _around_all_cuts(vlm, inputs)
     traded, meet = traded_frames(vlm, question, frames, inputs)
+    ahead = "change of the first frame by later ones, which it may read by edges that no edge set holds"
     rows = [
         ("blanked frames that move other tokens more than theirs", _misplaced(vlm, question, frames, inputs), "0"),
         (TRADED + MEET * meet, traded, "0"),
         ("change of the last logits by others when all edges are cut", leak, f"< {rounding:g}"),
+        (ahead, _by_later_frames(vlm, inputs), f"< {rounding:g}"),
     ]
     more = [(name, float(value), wanted, value < (rounding if "<" in wanted else 1)) for name, value, wanted in rows]
     return pd.concat([table, pd.DataFrame(more, columns=table.columns)], ignore_index=True)
@@ -143,6 +145,16 @@ def _around_all_cuts(vlm: VideoLLM, inputs: Inputs) -> float:
     blocked = torch.ones(1, 1, inputs.n, inputs.n, dtype=torch.bool, device=vlm.device).tril(-1)
     other = replace(inputs, embeds=torch.cat([-inputs.embeds[:, :-1], inputs.embeds[:, -1:]], 1))
     one, two = (masked_logits(vlm, given, in_all_layers(vlm, blocked))[0] for given in (inputs, other))
+    return _gap(one, two)
+
+
+def _by_later_frames(vlm: VideoLLM, inputs: Inputs) -> float:
+    """How much the states of the first frame change with all that comes after it: not at all, unless frames read each
+    other both ways. An edge goes to a position from itself or an earlier one, so such reading could not be cut."""
+    first = inputs.roles.positions("frame 1")
+    after = int(first[-1]) + 1
+    other = replace(inputs, embeds=torch.cat([inputs.embeds[:, :after], -inputs.embeds[:, after:]], 1))
+    one, two = (clean_pass(vlm, given).video[:, : len(first)] for given in (inputs, other))
     return _gap(one, two)
 
 

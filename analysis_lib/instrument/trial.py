@@ -52,7 +52,7 @@ def _tried(vlm: VideoLLM, model: str, took: float) -> dict[str, Any]:
         "model": model, "class": type(vlm.hf).__name__, "device": str(vlm.device), "dtype": str(vlm.dtype)[6:],
         "layers": depth, "layers_with_softmax_attention": len(attention_layers(vlm)),
         "layers_that_move_information": len(moving_layers(vlm)), "frames": vlm.num_frames, "tokens": inputs.n,
-        "video_tokens": len(inputs.roles.positions("video")), "positions": vlm.positions,
+        "video_tokens": len(inputs.roles.positions("video")), "shown": vlm.shown, "positions": vlm.positions,
         "checks": checks.to_dict("records"), "passed": bool(checks["passed"].all()),
         "seconds_to_load": took, "seconds_a_sample": seconds, "peak_gib": _peak(vlm),
         "forecast": {"benchmark": FORECAST, "questions": total, "hours": total * seconds / 3600},
@@ -80,7 +80,8 @@ def report(found: Mapping[str, Any]) -> str:
     lines = [
         f"{found['model']}: {found['class']}, {found['layers']} layers ({recurrent} of them recurrent),"
         f" {found['dtype']} on {found['device']}",
-        f"{found['frames']} frames make {found['video_tokens']} of {found['tokens']} tokens", "",
+        f"{found['frames']} {'frames as a video' if found['shown'] == 'video' else found['shown']} make"
+        f" {found['video_tokens']} of {found['tokens']} tokens", "",
         *(f"{'ok  ' if row['passed'] else 'FAIL'} {row['check']:<{width}} {row['value']:.2g} (wanted {row['wanted']})"
           for row in found["checks"]), "",
         f"{found['seconds_to_load']:.1f} s to load, {found['seconds_a_sample']:.1f} s a question, at most"

@@ -12,7 +12,7 @@ from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.models import weights
 from analysis_lib.models.bases import base_of
-from analysis_lib.models.families import DECODER_CONFIG, family_of, has_video_processor
+from analysis_lib.models.families import DECODER_CONFIG, family_of, has_processor
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 SIZES = {"num_frames": 1, "pooling_shape": 3, "frame_shape": 2}  # of pooled models: how many numbers each is
@@ -47,7 +47,7 @@ def check_folder(folder: Path) -> Path:
     weights.check_files(folder)
     base_of(folder)
     needed = ["tokenizer.json"]
-    if not (family.protocol == "chat" and has_video_processor(folder)):
+    if not (family.protocol == "chat" and any(has_processor(folder, of) for of in ("video", "image"))):
         needed.append("preprocessor_config.json")  # older checkpoints keep the video processor's settings here
     for name in needed:
         if not (folder / name).is_file():

@@ -19,7 +19,9 @@ NORMS = ("norm", "norm_f", "embedding_norm", "final_layer_norm")  # what decoder
 def decoder_of(hf: Any) -> Any:
     """The decoder: layers between embeddings and norm. Some models wrap a language model that wraps it."""
     decoder = hf.get_decoder()
-    return decoder if hasattr(decoder, "layers") or not hasattr(decoder, "get_decoder") else decoder.get_decoder()
+    if not hasattr(decoder, "layers") and hasattr(decoder, "get_decoder"):
+        decoder = decoder.get_decoder()
+    return decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)
 
 
 def decode(vlm: VideoLLM, inputs: Inputs, **cache: Any) -> torch.Tensor:

@@ -25,6 +25,8 @@ class Family:
     num_frames: int = 8  # frames shown
     trailing: int = 0  # placeholder tokens after the last frame that belong to none
     positions: str = "own"  # or "repaired": transformers starts the text after a video inside the video's span of time
+    shown: str = "video"  # or "frames as images": the clip's sampled frames, as so many images
+    encode: Callable[[Any, dict], Any] | None = None  # the video's features where transformers' own path fails
 
 
 FAMILIES = {
@@ -38,6 +40,21 @@ FAMILIES = {
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), Family(positions="repaired")),
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "glm4v"), Family()),
 }
+
+
+IMAGES = Family(shown="frames as images")  # of architectures that take images only
+
+
+def _kimi_features(model: Any, given: dict[str, Any]) -> Any:
+    """Of Kimi-K2.5's own tower and projector. The tower averages the frames of a chunk; transformers 5.23 then splits
+    the features as if it had not, and stops."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling  # heavy
+
+    seen = model.vision_tower(given["pixel_values_videos"], grid_thw=given["video_grid_thw"]).pooler_output
+    return BaseModelOutputWithPooling(pooler_output=[model.mm_projector(seen).squeeze(1)])
+
+
+TRIED = {"kimi_k25": Family(encode=_kimi_features)}  # facts of architectures that are tried at the door all the same
 
 
 @dataclass(frozen=True)
@@ -97,27 +114,50 @@ DECODER_CONFIG = {"internvl_chat": "llm_config"}  # where a config that transfor
 INSTEAD = {  # what works in place of checkpoints that bring code of their own
     "videollama3_qwen2": "one in transformers' own format (video_llama_3), such as lkhl/VideoLLaMA3-2B-Image-HF",
 }
+QFORMER = "its Q-Former reads the question, so video tokens hold it before any layer that could be cut"
+CROSS = "it reads images by cross-attention between its layers, so no token of the prompt holds a frame"
+REFUSED = dict.fromkeys(("instructblip", "instructblipvideo"), QFORMER) | dict.fromkeys(("mllama", "idefics"), CROSS)
+
+
+def facts_of(kind: str) -> Family:
+    """What the tables say of a `model_type`, the default facts if nothing."""
+    return FAMILIES.get(kind) or TRIED.get(kind) or Family()
 
 
 def family_of(folder: Path, config: dict) -> Family:
-    """The family of a checkpoint folder, default facts for an unseen kind with a video path; StudyError for others."""
+    """The family of a checkpoint folder, default facts for an unseen kind that takes videos, or images where it takes
+    none; StudyError for others."""
     kind = config.get("model_type")
     if kind in FAMILIES:
         return FAMILIES[kind]
     if kind in INSTEAD:
         raise StudyError(f"{folder}: model type {kind!r} needs code that is not run; use {INSTEAD[kind]}")
-    if has_video_processor(folder):
-        return Family()
+    if kind in REFUSED:
+        raise StudyError(f"{folder}: model type {kind!r} cannot be studied: {REFUSED[kind]}")
+    if has_processor(folder, "video"):
+        return facts_of(kind)
+    if has_processor(folder, "image") and has_template(folder):
+        return IMAGES
     known = f"{', '.join(FAMILIES)}, and other models of transformers whose folder holds a video processor"
-    raise StudyError(f"{folder}: model type {kind!r} is not supported; supported: {known} (this one holds none)")
+    found = "or an image processor and a chat template (this one does not)"
+    raise StudyError(f"{folder}: model type {kind!r} is not supported; supported: {known}, {found}")
 
 
-def has_video_processor(folder: Path) -> bool:
-    """Whether the folder says how videos become the model's input."""
+def has_template(folder: Path) -> bool:
+    """Whether the folder holds a chat template, in one of the files that transformers reads."""
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        with suppress(FileNotFoundError, ValueError):
+            if json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template"):
+                return True
+    return any((folder / f"chat_template.{kind}").is_file() for kind in ("jinja", "json"))
+
+
+def has_processor(folder: Path, of: str) -> bool:
+    """Whether the folder says how videos, or images, become the model's input."""
     with suppress(FileNotFoundError, ValueError):
-        if "video_processor" in json.loads((folder / "processor_config.json").read_text(encoding="utf-8")):
+        if f"{of}_processor" in json.loads((folder / "processor_config.json").read_text(encoding="utf-8")):
             return True
-    return (folder / "video_preprocessor_config.json").is_file()
+    return (folder / f"{'video_' if of == 'video' else ''}preprocessor_config.json").is_file()
 
 
 def mixer_kind(module: Any) -> str | None:

@@ -18,8 +18,8 @@ from analysis_lib.models import checkpoints, weights
 from analysis_lib.models.bases import base_of
 from analysis_lib.models.decoder import check_decoder
 from analysis_lib.models.families import FAMILIES, Family, family_of
-from analysis_lib.models.native import processor_and_template
 from analysis_lib.models.originals import translated
+from analysis_lib.models.processing import processor_and_template
 from analysis_lib.models.prompts import prompt_end
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.models.skeleton import check_prompt, skeleton
@@ -61,7 +61,7 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
         letter_ids=_letters(folder, tokenizer, prompt_end(family.protocol, template)),
         weights_sha256="", revision=revision, device=torch.device("cpu"), dtype=wanted,
         tokenizer=tokenizer, processor=processor, template=template,
-        protocol=family.protocol, positions=family.positions,
+        protocol=family.protocol, positions=family.positions, shown=family.shown,
     )  # fmt: skip
     check_prompt(vlm)
     _check_numbers(files)
@@ -126,7 +126,7 @@ def _readers(folder: Path, family: Family) -> tuple[Any, Any, Any, str]:
     except Exception as error:  # a torn file surfaces as one of many kinds
         found = f"its tokenizer or image processor cannot be read ({reason_of(error)})"
         raise StudyError(f"{folder}: {found}; download it again") from error
-    processor, template = (None, "") if pooled else processor_and_template(folder, tokenizer)
+    processor, template = (None, "") if pooled else processor_and_template(folder, tokenizer, family.shown)
     return tokenizer, image_processor, processor, template
 
 

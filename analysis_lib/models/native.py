@@ -1,60 +1,36 @@
-"""One prompt through a native video model's own processor, for every family of transformers in the same way.
+"""One prompt merged with its clip by a native model itself, for every family of transformers in the same way.
 
-The chat template is rendered once. For each sample the processor gets our decoded frames with its own sampling off, and
-puts text for the one placeholder: video tokens, and in many families timestamps and separators. Which token belongs to
-which frame follows from the processor's own quantities and must agree with the runs of placeholder tokens. Then the
-model's own forward says with what it calls its decoder (`capture.py`), and every later pass calls it with the same."""
+The model's own processor (`processing.py`) puts text for the clip: video tokens, and in many families timestamps and
+separators. Which token belongs to which frame follows from the processor's own quantities and must agree with the runs
+of placeholder tokens; of frames shown as images, from the text that it put for each. Then the model's own forward says
+with what it calls its decoder (`capture.py`), and every later pass calls it with the same."""
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Clip, Question
 from analysis_lib.models.capture import decoder_call, encode_once
-from analysis_lib.models.families import FAMILIES, Family
-from analysis_lib.models.prompts import CONTENT, build_chat_prompt
+from analysis_lib.models.families import Family, facts_of
+from analysis_lib.models.processing import processed, template_of
+from analysis_lib.models.prompts import Span, build_chat_prompt
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.models.roles import expanded_roles
-
-
-def processor_and_template(folder: Path, tokenizer: Any) -> tuple[Any, str]:
-    """A checkpoint's processor and its rendered chat template; StudyError if either is missing or takes no videos.
-    The processor gets the tokenizer as saved: its own may have been rebuilt from a class name, with other ids."""
-    from transformers import AutoProcessor  # heavy
-
-    try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        processor.tokenizer = tokenizer
-        for name in [name for name in vars(processor) if name.endswith("_token_id")]:
-            token = getattr(processor, name.removesuffix("_id"), None)
-            if isinstance(token, str):
-                setattr(processor, name, tokenizer.convert_tokens_to_ids(token))
-        turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": CONTENT}]}
-        template = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # missing files, packages or templates surface as many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StudyError(f"{folder}: the processor or its chat template cannot be used ({reason})") from error
-    if not isinstance(getattr(processor, "video_token", None), str):
-        raise StudyError(f"{folder}: {type(processor).__name__} takes no videos")
-    return processor, template
 
 
 def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
     """Prompt and clip merged by the model itself, but for the letters. Raises SampleError for a bad sample, StudyError
     if the processor's output does not add up."""
-    family = FAMILIES.get(vlm.hf.config.model_type, Family())
+    family = facts_of(vlm.hf.config.model_type)
+    template, placeholder = template_of(vlm)
     start = vlm.tokenizer.bos_token
-    adds_start = not (start and vlm.template.startswith(start))  # the tokenizer, where the chat template does not
-    placeholder = vlm.processor.video_token
-    given, grown = _process(vlm, build_chat_prompt(sample, vlm.template, placeholder).text, clip, adds_start)
-    prompt = build_chat_prompt(sample, vlm.template.replace(placeholder, grown), grown)
+    adds_start = not (start and template.startswith(start))  # the tokenizer, where the chat template does not
+    given, grown, pieces = processed(vlm, build_chat_prompt(sample, template, placeholder).text, clip, adds_start)
+    prompt = build_chat_prompt(sample, template.replace(placeholder, grown), grown)
     encoded = vlm.tokenizer(prompt.text, return_offsets_mapping=True, add_special_tokens=adds_start)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     name = type(vlm.processor).__name__
@@ -66,44 +42,31 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
     places = np.array([i for i, at in enumerate(offsets) if ids[i] in known and span[0] <= at[0] < span[1]])
     if len({ids[i] for i in places}) != 1:
         raise StudyError(f"{name} put no video tokens that the model's config names")
-    counts, grid = _frame_counts(vlm, given, places, family.trailing)
+    if vlm.shown == "video":
+        counts, grid = _frame_counts(vlm, given, places, family.trailing)
+    else:
+        counts, grid = _image_counts(name, [offsets[i][0] - span[0] for i in places], pieces)
     frame_of = np.zeros(len(ids), int)
     frame_of[places[: sum(counts)]] = np.repeat(np.arange(1, len(counts) + 1), counts)
     roles = expanded_roles(prompt, offsets, frame_of, answer=sample.answer)
+    if family.encode is not None:
+        features = {"mm_encoder_outputs": {"video": family.encode(vlm.hf.base_model, given)}}
+        given = {key: value for key, value in given.items() if not key.startswith("pixel")} | features
     embeds, kwargs, given = encode_once(vlm, given)
     return _repaired(vlm, Inputs(ids, embeds, roles, [], len(ids), counts, grid, kwargs, given), family)
 
 
-def _process(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[dict[str, Any], str]:
-    """The model's inputs, and the text that the processor put for the placeholder."""
-    from transformers.video_utils import VideoMetadata  # heavy
-
-    if not np.isfinite(clip.seconds).all():
-        raise SampleError("the video states no frame rate, but this model's prompt states times")
-    fps = next((i / at for i, at in zip(clip.indices[::-1], clip.seconds[::-1], strict=True) if at > 0), 1.0)
-    held, height, width = clip.frames.shape[:3]
-    order = np.arange(held).repeat(-(-vlm.num_frames // held))[: vlm.num_frames]  # fewer frames are each repeated
-    total = clip.indices[-1] + 1
-    metadata = VideoMetadata(
-        total_num_frames=total, fps=fps, width=width, height=height, duration=total / fps,
-        frames_indices=[int(clip.indices[i]) for i in order],
-    )  # fmt: skip
-    kinds = "mm_token_type_ids" in inspect.signature(vlm.hf.forward).parameters
-    try:
-        given = vlm.processor(
-            text=[text], videos=[clip.frames[order]], video_metadata=[metadata], do_sample_frames=False,
-            return_metadata=True, return_tensors="pt", return_text_replacement_offsets=True,
-            add_special_tokens=adds_start, **({"return_mm_token_type_ids": True} if kinds else {}),
-        )  # fmt: skip
-    except (ValueError, RuntimeError) as error:
-        raise SampleError(f"the model's processor refuses this clip ({str(error).splitlines()[0]})") from error
-    if "text_replacement_offsets" not in given:
-        raise StudyError(f"{type(vlm.processor).__name__} does not say what text it puts for the video")
-    replaced = given.pop("text_replacement_offsets")[0]
-    given.pop("video_metadata", None)
-    if len(replaced) != 1:
-        raise StudyError(f"{type(vlm.processor).__name__} put {len(replaced)} videos into the prompt instead of one")
-    return dict(given.to(vlm.device, vlm.dtype)), replaced[0]["replacement"]  # only floats change their type
+def _image_counts(
+    name: str, starts: Sequence[int], pieces: Sequence[Span]
+) -> tuple[tuple[int, ...], tuple[int, int, int] | None]:
+    """Tokens of each frame shown as an image, and their layout (T, h, w) or None if frames differ: those that start
+    inside the image's text. StudyError if one starts in none, or a frame has none."""
+    counts = tuple(sum(first <= at < last for at in starts) for first, last in pieces)
+    if sum(counts) != len(starts) or not all(counts):
+        raise StudyError(f"{name} made {len(starts)} image tokens, of which frames have {counts}")
+    side = math.isqrt(counts[0])
+    h, w = (side, side) if side**2 == counts[0] else (1, counts[0])
+    return counts, (len(counts), h, w) if len(set(counts)) == 1 else None
 
 
 def _frame_counts(

@@ -25,7 +25,8 @@ class VideoLLM:
     letter_ids: tuple[int, ...]  # vocabulary entry of each bare letter A, B, …
     processor: Any = None  # of native video models
     template: str = ""  # and their chat template, rendered
-    positions: str = "own"  # see `families.Family`
+    positions: str = "own"  # see `families.Family`, as the next
+    shown: str = "video"
     noops: dict[tuple[str, str], float] = field(default_factory=dict, repr=False)  # see `receipts`
     _head32: Any = field(default=None, repr=False)
 

@@ -49,7 +49,7 @@ def skeleton(folder: Path, cls: Any, given: dict[str, Any], stored: weights.Shap
         found = {**given, "config": config, "state_dict": dict(tensors), "device_map": "meta"}
         hf, report = cls.from_pretrained(None, **found, **how)
     except Exception as error:  # a config may be wrong in many ways
-        raise StudyError(f"{folder}: config.json describes no {cls.__name__} ({reason_of(error)})") from error
+        raise StudyError(f"{folder}: no {cls.__name__} can be made from config.json ({reason_of(error)})") from error
     wanted, held = sum(p.numel() for p in hf.parameters()), sum(tensor.numel() for tensor in tensors.values())
     if wanted > 2 * held:  # weights that are tied, or stored once for several layers, cannot explain it
         asked = f"config.json asks for {wanted:.3g} parameters, but the weights hold {held:.3g}"

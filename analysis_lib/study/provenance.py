@@ -32,6 +32,7 @@ def of_model(vlm: VideoLLM) -> dict[str, Any]:
     """The facts of a loaded model on which stored values depend."""
     about = {"weights_sha256": vlm.weights_sha256, "dtype": str(vlm.dtype).removeprefix("torch.")}
     about |= {"num_frames": vlm.num_frames, "protocol": vlm.protocol}
+    about |= {} if vlm.shown == "video" else {"shown": vlm.shown}
     return about if vlm.positions == "own" else about | {"positions": vlm.positions}
 
 

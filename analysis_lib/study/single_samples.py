@@ -83,7 +83,8 @@ def write_example(vlm: VideoLLM, sample: Sample, file: Path, keywords: Mapping[s
     inputs, roles, frames = answer.inputs, answer.inputs.roles, answer.clip.frames
     if inputs.grid is None:
         raise StudyError(f"{vlm.name} shows frames with different numbers of tokens; their maps cannot be drawn")
-    crops = vlm.processor is None or bool(getattr(vlm.processor.video_processor, "do_center_crop", False))
+    tool = vlm.processor and getattr(vlm.processor, f"{'video' if vlm.shown == 'video' else 'image'}_processor")
+    crops = vlm.processor is None or bool(getattr(tool, "do_center_crop", False))
     queries = roles.positions("question_block")
     top = lens.logit_lens(vlm, answer.clean, {})[1]  # (L, N_v)
     spelled = {token: vlm.tokenizer.decode([token]).strip() for token in np.unique(top).tolist()}

@@ -20,7 +20,7 @@ def test_a_trial_says_what_a_study_needs_to_know(hybrid, capsys):
     assert main(["check", hybrid, "--json", "--device", "cpu"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["passed"] and found["layers"] == 3 and found["layers_with_softmax_attention"] == 1
-    assert len(found["checks"]) == 18 and found["tokens"] > found["video_tokens"] > 0
+    assert len(found["checks"]) == 19 and found["tokens"] > found["video_tokens"] > 0
     assert found["seconds_a_sample"] > 0 and found["forecast"]["hours"] == pytest.approx(
         found["forecast"]["questions"] * found["seconds_a_sample"] / 3600
     )

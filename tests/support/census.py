@@ -34,11 +34,29 @@ def architectures() -> dict[str, str]:
     writers |= modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     found = set(VIDEO_PROCESSOR_MAPPING_NAMES)
     for kind in writers:
-        name = processing_auto.PROCESSOR_MAPPING_NAMES.get(kind)
+        name = special(kind, "cls") or processing_auto.PROCESSOR_MAPPING_NAMES.get(kind)
         with suppress(ImportError):  # of packages for speech
             if name and "video_processor" in _class(name).get_attributes():
                 found.add(kind)
     return {kind: writers.get(kind, "") for kind in sorted(found)}
+
+
+def image_architectures() -> dict[str, str]:
+    """`model_type` to its class that writes text, for all whose processor takes images and no videos."""
+    from analysis_lib.models.torchvision_ops import ensure_torchvision
+
+    ensure_torchvision()
+    from transformers.models.auto import modeling_auto, processing_auto
+
+    writers = {**modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES}
+    writers |= modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    found = {}
+    for kind in sorted(writers.keys() - architectures().keys()):
+        name = special(kind, "cls") or processing_auto.PROCESSOR_MAPPING_NAMES.get(kind)
+        with suppress(ImportError):
+            if name and "image_processor" in _class(name).get_attributes():
+                found[kind] = writers[kind]
+    return found
 
 
 def fingerprint(kind: str) -> str:
@@ -138,6 +156,7 @@ VISION_MARKS = ("<|vision_start|>", "<|vision_end|>")
 GLM = {"around": ("<|begin_of_video|>", "<|end_of_video|>"), "rope": [4, 2, 2]}
 INDEXER = {"n_heads": 2, "kv_heads": 1, "head_dim": 16, "budget": 64, "compress_ratio": 4}
 WHOLE = {part: {"patch_size": 16, "scale_resolution": 64, "max_slice_nums": 1} for part in ("video", "image")}
+MERGED_EARLY = {"insert_layer_id": 0}  # the first of two layers; by default it is the seventh
 PATCH_16 = {"video": {"patch_size": 16}, "image": {"patch_size": 16}}
 EYES = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 2)
 EYES |= {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 48, "head_dim": 16}
@@ -147,6 +166,11 @@ GEMMA = {
     "more": ("<|audio|>",),
     "tokens": {"boa_token": "<|boa|>", "eoa_token": "<|eoa|>", "audio_token": "<|audio|>"},
 }
+SHOWN = {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>", "eoi_token": "<end_of_image>"}
+LLAVA = {
+    "processor": {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+    "tokens": {"image_token": "<image>"},
+}
 BLIP = {"tokens": {"image_token": "<image>", "video_token": "<video>"}}
 SPECIAL: dict[str, dict[str, Any]] = {
     "glm46v": GLM,
@@ -155,7 +179,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "glm5_next": {"around": GLM["around"], "config": {"text_config.qk_rope_head_dim": 0, "text_config.qk_head_dim": 8}},
     "cosmos3_omni": {"cls": "Qwen3VLProcessor", "around": VISION_MARKS},
     "molmo2": {"config": {"adapter_config.vision_feature_layer": [1, 0], "vision_config.num_position_embeddings": 16,
-                          "adapter_config.hidden_size": 32},
+                          "adapter_config.hidden_size": 32, "adapter_config.text_hidden_size": WIDTH},
                "ids": {"image_token_id": "<im_patch>"}},
     "muse_glimmer": {"config": {"out_hidden_size": 128, "projector_hidden_size": WIDTH}},
     "cohere_compass": {
@@ -163,7 +187,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "cosmos3_edge": {"around": ("", "")},
     "lfm3_vl": {"around": VISION_MARKS},
-    "kimi_k25": {"config": {"vision_config.projection_hidden_size": 32, "projection_hidden_size": 32}},
+    "kimi_k25": {"config": {"vision_config.projection_hidden_size": 32, "projection_hidden_size": 32,
+                            "text_config.head_dim": 8},  # of the part that is rotated
+                 "frames": 8},  # four make a temporal patch
     "qwen4_exp": {
         "around": VISION_MARKS,
         "config": {f"text_config.indexer_{key}": value for key, value in INDEXER.items()},
@@ -199,7 +225,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
                                "out_hidden_size": WIDTH}.items()
         }
     },
-    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), WHOLE),
+    "minicpm_ocr": WHOLE,
+    "minicpmv4_6": {**WHOLE, "config": MERGED_EARLY},
+    "minicpmv4_7": {**WHOLE, "config": MERGED_EARLY, "ids": {
+        f"{what}_{side}_id": f"<|{what}_{side}|>" for what in ("image", "slice") for side in ("start", "end")
+    }},
     "nemotron_h_omni": {
         "image": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3},
         "video": {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3, "video_target_num_patches": 16},
@@ -207,6 +237,19 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "starts_itself": True,  # its processor lets the tokenizer add a start token, whatever it is told
     },
     "minimax_m3_vl": {"config": {"text_config.layer_types": ["full_attention", "minimax_m3_sparse", "full_attention"]}},
+    **dict.fromkeys(("llava", "vipllava", "llava_next"), LLAVA),
+    "gemma3": {"config": {"mm_tokens_per_image": 4}, "processor": {"image_seq_length": 4}, "tokens": SHOWN,
+               "ids": {"image_token_index": "<image_soft_token>"}},
+    **dict.fromkeys(("mistral3", "mistral_large4"), {"more": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"), "ids": {"image_token_index": "[IMG]"},
+                 "processor": {"patch_size": 16, "spatial_merge_size": 2}}),
+    "idefics3": {"processor": {"image_seq_len": 4},
+                 "image": {"max_image_size": {"longest_edge": 128}, "do_image_splitting": False}},
+    "aria": {"processor": {"size_conversion": {980: 4}},
+             "config": {"vision_config.image_size": 980, "vision_config.patch_size": 140,
+                        "projector_patch_to_query_dict": {49: 4}}},
+    "glm_ocr": {**GLM, "cls": "Glm46VProcessor"},
+    "paddleocr_vl": {"rope": [4, 2, 2]},
+    "lfm2_vl": {"image": {"min_image_tokens": 4, "max_image_tokens": 16, "do_image_splitting": False}},
     "instructblip": BLIP,
     "instructblipvideo": BLIP,
 }  # fmt: skip
@@ -215,6 +258,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
 UNBUILT = {  # no tiny checkpoint is made of these, for the reason that a user would be told
     "diffusion_gemma": "it denoises whole blocks of text; no token is predicted from the last position",
 }
+
+
+# Of those that take images only, these have no tiny checkpoint yet: their processors count patches in their own way.
+UNTRIED = ()
 
 
 def special(kind: str, what: str) -> Any:
@@ -235,6 +282,10 @@ def build(kind: str, folder: Path) -> Path:
     processor = _processor(kind)
     torch.manual_seed(0)
     model = _model(kind, processor).eval()
+    if kind in image_architectures():  # projectors that start as zeros would show nothing
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
     tiny_families.enlarge(model, processor.tokenizer, says_letters=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -260,7 +311,8 @@ def _processor(kind: str) -> Any:
         name = special(kind, "image_cls") or (
             named.get("pil") or named.get("torchvision") if isinstance(named, dict) else named
         )
-        parts["image_processor"] = _made(_class(name), special(kind, "image"))
+        side = 0 if "video_processor" in attributes else _side(kind)
+        parts["image_processor"] = _made(_class(name), special(kind, "image"), side)
     if "video_processor" in attributes:
         named = VIDEO_PROCESSOR_MAPPING_NAMES.get(kind) or VIDEO_PROCESSOR_MAPPING_NAMES.get(
             module.__name__.split(".")[-2]
@@ -272,9 +324,10 @@ def _processor(kind: str) -> Any:
         parts["qformer_tokenizer"] = tokenizer
     processor = cls(**parts, **special(kind, "processor"))
     before, after = special(kind, "around") or ("", "")
-    token = getattr(processor, "video_token", None) or "<video>"
+    of = "video" if "video_processor" in attributes else "image"
+    token = getattr(processor, f"{of}_token", None) or f"<{of}>"
     turn = tiny_families.TURN.replace("<s>", "") if special(kind, "starts_itself") else tiny_families.TURN
-    processor.chat_template = turn.replace("VIDEO", before + token + after + "\n")
+    processor.chat_template = turn.replace("'video'", f"'{of}'").replace("VIDEO", before + token + after + "\n")
     return processor
 
 
@@ -283,10 +336,22 @@ def sys_module(cls: type) -> Any:
     return importlib.import_module(cls.__module__)
 
 
-def _made(cls: Any, given: dict) -> Any:
-    """A processor of a modality, told to make few patches in the way that it understands."""
+def _side(kind: str) -> int:
+    """Pixels of an image of 4 x 4 patches, by the default size of the architecture's patches."""
+    from transformers import AutoConfig
+
+    patch = getattr(getattr(AutoConfig.for_model(kind), "vision_config", None), "patch_size", None) or 14
+    return 4 * (patch if isinstance(patch, int) else patch[0])
+
+
+def _made(cls: Any, given: dict, side: int = 0) -> Any:
+    """A processor of a modality, told to make few patches in the way that it understands; images have `side` pixels
+    where an architecture takes nothing else."""
     size = getattr(cls, "size", None)
-    if isinstance(size, dict) and "size" not in given:
+    if side and isinstance(size, dict) and not hasattr(cls, "merge_size"):
+        given = {"size": dict.fromkeys(size, side), **given}
+        given |= {"crop_size": dict.fromkeys(("height", "width"), side)} if getattr(cls, "crop_size", None) else {}
+    elif isinstance(size, dict) and "size" not in given:
         patch = getattr(cls, "patch_size", 14)
         area = (patch * getattr(cls, "merge_size", 2) * 2) ** 2
         frames = 4 if "Video" in cls.__name__ else 1
@@ -326,6 +391,8 @@ def _model(kind: str, processor: Any) -> Any:
     default = AutoConfig.for_model(kind)
     config = shrunk(copy.deepcopy(default.to_dict()))
     _place_tokens(config, processor)
+    if kind in image_architectures() and "image_size" in config.get("vision_config", {}):
+        config["vision_config"]["image_size"] = _side(kind)
     ids = {key: tokenizer.convert_tokens_to_ids(token) for key, token in special(kind, "ids").items()}
     if "rope" in SPECIAL.get(kind, {}):
         config["text_config"]["rope_parameters"]["mrope_section"] = special(kind, "rope")
@@ -336,7 +403,7 @@ def _model(kind: str, processor: Any) -> Any:
             inner = inner[name]
         inner[key] = value
     _vocabulary(config, len(tokenizer), 0 if "gemma" in kind else None)
-    cls = _class(special(kind, "model") or architectures()[kind])
+    cls = _class(special(kind, "model") or (architectures() | image_architectures())[kind])
     if special(kind, "of"):
         default, config = getattr(default, special(kind, "of")), config[special(kind, "of")]
     return cls(type(default).from_dict(config))

@@ -1,7 +1,8 @@
 """`make families`: the census in docs/families.md, one row for every architecture of the installed transformers whose
-processor takes videos. Each tiny checkpoint is saved, loaded as a user would load it, checked, and swept in both modes.
+processor takes videos, and for every one that takes images only and is shown a clip's frames as images. Each tiny
+checkpoint is saved, loaded as a user would load it, checked, and swept in both modes.
 
-With names of architectures as arguments, only these are tried and printed, and nothing is written.
+With names of architectures as arguments, only these are tried, and their rows replaced.
 """
 
 import io
@@ -31,36 +32,43 @@ from analysis_lib.paths import write_atomic
 
 FILE = paths.ROOT / "docs" / "families.md"
 START = "## Every architecture of the installed transformers"
-HEAD = """{start}
-
+IMAGES = "## Architectures that take images only"
+HEAD = """
 Written by `make families`: every architecture whose processor takes videos, as a tiny random checkpoint made from
 transformers' own defaults with their sizes shrunk (`tests/support/census.py`). *works*: all checks pass, and exact is
 full over all edge sets, in windows of 1 and 3 layers. The differences are those of probabilities, as above. What is
 refused says why in the words that a user sees. The tests try five of them, and all whose *source* in the installed
 transformers is not the one stated here. {count} of {total} work.
-
+"""
+IMAGES_HEAD = """
+A clip is given to these as its sampled frames, as so many images, where the chat template takes several; *frames as
+images* is said by the check's table and by a run's manifest. Timestamps and other marks of a video are missing, and no
+layer of the vision tower sees two frames. *not tried*: no tiny checkpoint of it is made yet. {count} of {total} work.
+"""
+COLUMNS = """
 | architecture | result | positions | video tokens | frame text | exact - full | last digit | source |
 |---|---|---|---|---|---|---|---|
 """
 
 
-def frames() -> np.ndarray:
-    """(4, 56, 84, 3) uint8 of noise: large enough for patches as they are by default."""
-    return np.random.default_rng(0).integers(1, 255, (tiny_families.FRAMES, 56, 84, 3), dtype=np.uint8)
+def frames(count: int = tiny_families.FRAMES) -> np.ndarray:
+    """(count, 56, 84, 3) uint8 of noise: large enough for patches as they are by default."""
+    return np.random.default_rng(0).integers(1, 255, (count, 56, 84, 3), dtype=np.uint8)
 
 
 def row(kind: str, folder: Path) -> str:
     """The architecture's row of the table."""
-    why = census.UNBUILT.get(
-        kind, "" if census.architectures()[kind] else "no class of transformers writes text with it"
-    )
+    written = (census.architectures() | census.image_architectures())[kind]
+    why = census.UNBUILT.get(kind, "" if written else "no class of transformers writes text with it")
+    if kind in census.UNTRIED:
+        return _line(kind, "not tried")
     if why:
         return _line(kind, f"refused: {why}")
     try:
         census.build(kind, folder)
         vlm = load_model(str(folder), device="cpu")
-        vlm.num_frames = tiny_families.FRAMES
-        inputs = make_inputs(vlm, tiny_families.SAMPLE, frames())
+        vlm.num_frames = census.special(kind, "frames") or tiny_families.FRAMES
+        inputs = make_inputs(vlm, tiny_families.SAMPLE, frames(vlm.num_frames))
     except StudyError as error:
         return _line(kind, "refused: " + str(error).replace(f"{folder}: ", "").replace("|", "\\|"))
     checks = door_test(vlm)
@@ -73,7 +81,8 @@ def row(kind: str, folder: Path) -> str:
     gap, digit = float((exact - full).abs().max()), float((moved - full).abs().max())
     good = not failed and gap <= max(2e-6, 2 * digit)
     video, text = (len(inputs.roles.positions(name)) for name in ("video", "frame_text"))
-    result = "works" if good else f"fails: {failed or 'exact differs from full'}"
+    works = "works" if vlm.shown == "video" else f"works, {vlm.shown}"
+    result = works if good else f"fails: {failed or 'exact differs from full'}"
     return _line(kind, result, inputs.n, video, text, f"{gap:.1g}", f"{digit:.1g}")
 
 
@@ -83,9 +92,15 @@ def _line(kind: str, *cells: object) -> str:
 
 def stored() -> dict[str, list[str]]:
     """The page's rows: the cells after an architecture's name."""
-    lines = FILE.read_text(encoding="utf-8").partition(START)[2].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")][1:]
-    return {cells[0]: cells[1:] for cells in rows}
+    cells = {kind: line.strip().strip("|").split(" | ")[1:] for kind, line in _lines().items()}
+    return {kind: [cell.strip() for cell in own] for kind, own in cells.items()}
+
+
+def _lines() -> dict[str, str]:
+    """The page's rows as they are, by architecture."""
+    lines = FILE.read_text(encoding="utf-8").partition(START)[2].splitlines(keepends=True)
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| architecture")]
+    return {line.split(" | ")[0].strip("| "): line for line in rows}
 
 
 def timed_row(kind: str) -> str:
@@ -103,16 +118,19 @@ def timed_row(kind: str) -> str:
 
 
 def main(chosen: list[str]) -> None:
-    """Write the table, one process a core: the models are too small for more threads."""
+    """Write the tables, one process a core: the models are too small for more threads."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    kinds = chosen or list(census.architectures())
+    sections = [(START, HEAD, census.architectures()), (IMAGES, IMAGES_HEAD, census.image_architectures())]
+    kinds = chosen or [kind for *_, of in sections for kind in of]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        rows = list(pool.map(timed_row, kinds))
-    if chosen:
-        return
-    head = HEAD.format(start=START, count=sum("| works |" in found for found in rows), total=len(rows))
-    before = FILE.read_text(encoding="utf-8").partition(START)[0].rstrip()
-    write_atomic(FILE, (f"{before}\n\n{head}" + "".join(rows)).encode())
+        rows = dict(zip(kinds, pool.map(timed_row, kinds), strict=True))
+    rows = _lines() | rows if chosen else rows
+    page = FILE.read_text(encoding="utf-8").partition(START)[0].rstrip() + "\n"
+    for title, head, of in sections:
+        own = [rows[kind] for kind in of if kind in rows]
+        count = sum("| works" in line for line in own)
+        page += f"\n{title}\n{head.format(count=count, total=len(own))}{COLUMNS}{''.join(own)}"
+    write_atomic(FILE, page.encode())
 
 
 if __name__ == "__main__":
