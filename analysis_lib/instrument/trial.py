@@ -15,6 +15,7 @@ from analysis_lib.inputs.formats import FORMATS
 from analysis_lib.instrument.checks import door_test, load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, default_window, windows
 from analysis_lib.instrument.knockout import Condition, attention_layers, knockout_logits
+from analysis_lib.instrument.receipts import TOLERANCE
 from analysis_lib.models.decoder import decoder_layers, moving_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.models.records import VideoLLM
@@ -46,8 +47,13 @@ def _tried(vlm: VideoLLM, model: str, took: float) -> dict[str, Any]:
     depth = len(decoder_layers(vlm))
     cuts = windows(depth, default_window(depth))
     blocked = {name: blocked_edges(name, inputs.roles) for name in EDGE_SETS}
-    knockout_logits(vlm, inputs, [Condition(name, cut, edges) for name, edges in blocked.items() for cut in cuts])
+    conditions = [Condition(name, cut, edges) for name, edges in blocked.items() for cut in cuts]
+    exact, _ = knockout_logits(vlm, inputs, conditions)
     seconds, total = time.monotonic() - started, _questions()
+    middle = range(depth // 2, len(conditions), depth)  # of each edge set the window in the middle
+    full, _ = knockout_logits(vlm, inputs, [conditions[i] for i in middle], mode="full")
+    gap, rounding = float((exact[list(middle)] - full).abs().max()), TOLERANCE[vlm.dtype]
+    checks.loc[len(checks)] = ("exact against full, over all edge sets", gap, f"< {rounding:g}", gap < rounding)
     return {
         "model": model, "class": type(vlm.hf).__name__, "device": str(vlm.device), "dtype": str(vlm.dtype)[6:],
         "layers": depth, "layers_with_softmax_attention": len(attention_layers(vlm)),

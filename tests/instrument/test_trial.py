@@ -7,6 +7,7 @@ import pytest
 from analysis_lib.__main__ import main
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument import checks
+from analysis_lib.instrument import trial as trials
 from analysis_lib.instrument.trial import report, trial
 from analysis_lib.models import merging
 
@@ -33,6 +34,18 @@ def test_a_model_that_does_not_fit_ends_with_2_and_no_next_step(hybrid, monkeypa
     assert main(["check", hybrid, "--device", "cpu"]) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert "FAIL change of the last logits by others when all edges are cut 0.5" in said and "sweep" not in said
+
+
+def test_an_exact_mode_that_differs_from_full_is_seen(hybrid, monkeypatch, capsys):
+    real = trials.knockout_logits
+
+    def off(vlm, inputs, conditions, mode="exact"):
+        logits, receipt = real(vlm, inputs, conditions, mode=mode)
+        return logits + (0.1 if mode == "exact" else 0), receipt
+
+    monkeypatch.setattr(trials, "knockout_logits", off)
+    assert main(["check", hybrid, "--device", "cpu"]) == 2
+    assert "FAIL exact against full, over all edge sets" in capsys.readouterr().out
 
 
 def test_frames_that_are_not_where_they_are_thought_are_seen(checkpoint, monkeypatch):
