@@ -106,7 +106,7 @@ def _load_strict(folder: Path, config: dict, family: Family, dtype: torch.dtype,
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its load report would repeat what is raised below
     try:
-        given = translated(folder, config)
+        given = translated(folder, config if family.protocol != "chat" else {**config, "model_type": None})
         hf, report = getattr(transformers, name).from_pretrained(
             None if "state_dict" in given else folder, dtype=dtype, attn_implementation="sdpa",
             output_loading_info=True, ignore_mismatched_sizes=True, device_map=device_map, **given,
@@ -115,6 +115,8 @@ def _load_strict(folder: Path, config: dict, family: Family, dtype: torch.dtype,
         raise
     except Exception as error:  # a torn file surfaces as one of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "torch.nn.functional.scaled_dot_product_attention" in reason:
+            raise StudyError(f"{folder}: transformers has no SDPA attention for {name}; no edge can be cut") from error
         raise StudyError(f"{folder}: the weights cannot be read ({reason}); download them again") from error
     for kind in ("missing", "unexpected", "mismatched"):
         if lost := sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[f"{kind}_keys"]):
