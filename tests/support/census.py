@@ -259,7 +259,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
                         "projector_patch_to_query_dict": {49: 4}}},
     "glm_ocr": {**GLM, "cls": "Glm46VProcessor"},
     "paddleocr_vl": {"rope": [4, 2, 2]},
-    "lfm2_vl": {"image": {"min_image_tokens": 4, "max_image_tokens": 16, "do_image_splitting": False}},
+    "lfm2_vl": {"image": {"min_image_tokens": 4, "max_image_tokens": 16, "do_image_splitting": False},
+                "config": {"text_config.layer_types": ["conv", "full_attention", "conv"],
+                           "text_config.num_hidden_layers": 3}},
     "instructblip": BLIP,
     "instructblipvideo": BLIP,
 }  # fmt: skip
@@ -267,13 +269,15 @@ SPECIAL: dict[str, dict[str, Any]] = {
 
 UNBUILT = {  # no tiny checkpoint is made of these, for the reason that a user would be told
     "diffusion_gemma": "it denoises whole blocks of text; no token is predicted from the last position",
+    **dict.fromkeys(("florence2", "udop"), "it is an encoder-decoder; its decoder reads the prompt by cross-attention"),
 }
 
 
 # Of those that take images only, these have no tiny checkpoint yet: their processors count patches in their own way.
 UNTRIED = (
-    "aya_vision", "blip", "chameleon", "cohere2_vision", "deepseek_ocr2", "deepseek_vl_hybrid", "emu3", "fuyu", "gemma3n",
-    "granite4_vision", "granite_docling", "hunyuan_vl", "inkling_mm_model", "ovis2", "paligemma", "phi4_multimodal",
+    "aya_vision", "blip", "chameleon", "cohere2_vision", "deepseek_ocr2", "deepseek_vl_hybrid", "emu3", "fuyu",
+    "gemma3n", "granite4_vision", "granite_docling", "hunyuan_vl", "inkling_mm_model", "ovis2", "paligemma",
+    "phi4_multimodal",
     "pi0", "pp_chart2table", "pp_formulanet", "qianfan_ocr", "shieldgemma2", "step3p7", "unlimited_ocr",
 )  # fmt: skip
 
