@@ -79,8 +79,10 @@ def run_layer(module: Any, flat: torch.Tensor, cut: Cut) -> torch.Tensor:
 
 def _at_rows(name: str, value: Any, rows: torch.Tensor, n: int) -> Any:
     """A layer's argument for some of its n rows."""
-    if name == "position_embeddings" and isinstance(value, tuple):
-        return tuple(part.index_select(-2, rows.to(part.device)) for part in value)
+    if name == "position_embeddings" and value is not None:  # cosines and sines, or one complex number for both
+        parts = value if isinstance(value, tuple) else (value,)
+        found = tuple(part.index_select(-2, rows.to(part.device)) for part in parts)
+        return found if isinstance(value, tuple) else found[0]
     if (name in ("position_ids", "cache_position") or name.endswith("token_type_ids")) and value is not None:
         return value.index_select(-1, rows.to(value.device))
     if name == "per_layer_input" and value is not None:  # (1, n, …), what a layer adds of each token

@@ -128,7 +128,7 @@ def family_of(folder: Path, config: dict) -> Family:
     """The family of a checkpoint folder, default facts for an unseen kind that takes videos, or images where it takes
     none; StudyError for others."""
     kind = config.get("model_type")
-    if kind in FAMILIES:
+    if kind in FAMILIES and not (_is_plain(kind, config) and has_template(folder)):
         return FAMILIES[kind]
     if kind in INSTEAD:
         raise StudyError(f"{folder}: model type {kind!r} needs code that is not run; use {INSTEAD[kind]}")
@@ -141,6 +141,14 @@ def family_of(folder: Path, config: dict) -> Family:
     known = f"{', '.join(FAMILIES)}, and other models of transformers whose folder holds a video processor"
     found = "or an image processor and a chat template (this one does not)"
     raise StudyError(f"{folder}: model type {kind!r} is not supported; supported: {known}, {found}")
+
+
+def _is_plain(kind: str, config: dict) -> bool:
+    """Whether a checkpoint has the type of one of the paper's models and is none: LLaVA that states nothing of a video,
+    LLaVA-NeXT on another language model than Llama's kind."""
+    stated = any(config.get(key) for key in FAMILIES[kind].config_keys)
+    of_llama = (config.get("text_config") or {}).get("model_type", "llama") == "llama"
+    return (kind == "llava" and not stated) or (kind == "llava_next" and not of_llama)
 
 
 def has_template(folder: Path) -> bool:

@@ -47,7 +47,7 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     weights.check_depth(folder, config, stored)
     device_map = spread(stored, wanted, place) if device == "auto" else None
     _check_memory(folder, stored, wanted, device_map)
-    given = _given(folder, config)
+    given = _given(folder, config if family.protocol != "chat" else {**config, "model_type": None})
     how = {"dtype": wanted, "attn_implementation": "sdpa"}
     how |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     hf, report = skeleton(folder, cls, given, stored, how)

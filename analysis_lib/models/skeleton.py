@@ -49,6 +49,9 @@ def skeleton(folder: Path, cls: Any, given: dict[str, Any], stored: weights.Shap
         found = {**given, "config": config, "state_dict": dict(tensors), "device_map": "meta"}
         hf, report = cls.from_pretrained(None, **found, **how)
     except Exception as error:  # a config may be wrong in many ways
+        if "torch.nn.functional.scaled_dot_product_attention" in str(error):
+            lack = f"transformers has no SDPA attention for {cls.__name__}"
+            raise StudyError(f"{folder}: {lack}; no edge can be cut") from error
         raise StudyError(f"{folder}: no {cls.__name__} can be made from config.json ({reason_of(error)})") from error
     wanted, held = sum(p.numel() for p in hf.parameters()), sum(tensor.numel() for tensor in tensors.values())
     if wanted > 2 * held:  # weights that are tied, or stored once for several layers, cannot explain it

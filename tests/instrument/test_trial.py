@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from analysis_lib.__main__ import main
 from analysis_lib.errors import StudyError
+from analysis_lib.inputs.records import Clip
 from analysis_lib.instrument import checks
 from analysis_lib.instrument import trial as trials
 from analysis_lib.instrument.trial import report, trial
@@ -21,7 +23,7 @@ def test_a_trial_says_what_a_study_needs_to_know(hybrid, capsys):
     assert main(["check", hybrid, "--json", "--device", "cpu"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["passed"] and found["layers"] == 3 and found["layers_with_softmax_attention"] == 1
-    assert len(found["checks"]) == 19 and found["tokens"] > found["video_tokens"] > 0
+    assert len(found["checks"]) == 20 and found["tokens"] > found["video_tokens"] > 0
     assert found["seconds_a_sample"] > 0 and found["forecast"]["hours"] == pytest.approx(
         found["forecast"]["questions"] * found["seconds_a_sample"] / 3600
     )
@@ -79,3 +81,25 @@ def test_information_that_moves_around_all_cuts_is_seen(checkpoint, monkeypatch)
 def test_an_unknown_model_is_one_line():
     with pytest.raises(StudyError, match="unknown model 'nowhere'"):
         trial("nowhere")
+
+
+def test_frames_that_read_later_frames_are_seen(checkpoint):
+    """A decoder that lets every video token read every other one."""
+    vlm, real = checkpoint("video_llava"), merging.make_native_inputs
+    assert checks.door_test(vlm)["passed"].all()
+
+    def both_ways(vlm, sample, clip):
+        inputs = real(vlm, sample, clip)
+        video = torch.from_numpy(inputs.roles.frame_of > 0)
+        seen = torch.ones(inputs.n, inputs.n).tril().bool() | (video[:, None] & video)
+        inputs.decoder_kwargs = {"attention_mask": seen[None, None]}
+        return inputs
+
+    inputs = both_ways(vlm, *_with_clip(vlm))
+    assert checks._by_later_frames(vlm, inputs) > 0.01 > checks._by_later_frames(vlm, real(vlm, *_with_clip(vlm)))
+
+
+def _with_clip(vlm):
+    question, frames = checks.made_up_clip(vlm)
+    count = range(len(frames))
+    return question, Clip(frames, tuple(count), tuple(map(float, count)), "")

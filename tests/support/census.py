@@ -237,11 +237,24 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "starts_itself": True,  # its processor lets the tokenizer add a start token, whatever it is told
     },
     "minimax_m3_vl": {"config": {"text_config.layer_types": ["full_attention", "minimax_m3_sparse", "full_attention"]}},
-    **dict.fromkeys(("llava", "vipllava", "llava_next"), LLAVA),
+    "llava": LLAVA,
+    "llava_next": {**LLAVA, "config": {"text_config.model_type": "mistral", "image_grid_pinpoints": [[56, 56]]},
+                   "image": {"image_grid_pinpoints": [[56, 56]]}},
+    "vipllava": {**LLAVA, "config": {"vision_feature_layers": [-1, -2, 0]}},
     "gemma3": {"config": {"mm_tokens_per_image": 4}, "processor": {"image_seq_length": 4}, "tokens": SHOWN,
                "ids": {"image_token_index": "<image_soft_token>"}},
-    **dict.fromkeys(("mistral3", "mistral_large4"), {"more": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"), "ids": {"image_token_index": "[IMG]"},
-                 "processor": {"patch_size": 16, "spatial_merge_size": 2}}),
+    **dict.fromkeys(("mistral3", "mistral_large4"), {
+        "more": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"), "ids": {"image_token_index": "[IMG]"},
+        "processor": {"patch_size": 16, "spatial_merge_size": 2},
+    }),
+    "deepseek_vl": {"processor": {"num_image_tokens": 16}},
+    "janus": {"processor": {"num_image_tokens": 16}, "config": {"vision_config.projection_dim": WIDTH}},
+    "llama4": {"ids": {"image_token_index": "<|patch|>"},
+               "config": {"text_config.num_hidden_layers": 3, "text_config.moe_layers": [0, 2],
+                          "text_config.no_rope_layers": [1, 0, 1],
+                          "text_config.layer_types": ["chunked_attention", "full_attention", "chunked_attention"],
+                          "vision_config.intermediate_size": 128, "vision_config.projector_input_dim": 32,
+                          "vision_config.projector_output_dim": 32, "vision_config.vision_output_dim": 32}},
     "idefics3": {"processor": {"image_seq_len": 4},
                  "image": {"max_image_size": {"longest_edge": 128}, "do_image_splitting": False}},
     "aria": {"processor": {"size_conversion": {980: 4}},
@@ -249,7 +262,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
                         "projector_patch_to_query_dict": {49: 4}}},
     "glm_ocr": {**GLM, "cls": "Glm46VProcessor"},
     "paddleocr_vl": {"rope": [4, 2, 2]},
-    "lfm2_vl": {"image": {"min_image_tokens": 4, "max_image_tokens": 16, "do_image_splitting": False}},
+    "lfm2_vl": {"image": {"min_image_tokens": 4, "max_image_tokens": 16, "do_image_splitting": False},
+                "config": {"text_config.layer_types": ["conv", "full_attention", "conv"],
+                           "text_config.num_hidden_layers": 3}},
     "instructblip": BLIP,
     "instructblipvideo": BLIP,
 }  # fmt: skip
@@ -257,11 +272,17 @@ SPECIAL: dict[str, dict[str, Any]] = {
 
 UNBUILT = {  # no tiny checkpoint is made of these, for the reason that a user would be told
     "diffusion_gemma": "it denoises whole blocks of text; no token is predicted from the last position",
+    **dict.fromkeys(("florence2", "udop"), "it is an encoder-decoder; its decoder reads the prompt by cross-attention"),
 }
 
 
 # Of those that take images only, these have no tiny checkpoint yet: their processors count patches in their own way.
-UNTRIED = ()
+UNTRIED = (
+    "aya_vision", "blip", "chameleon", "cohere2_vision", "deepseek_ocr2", "deepseek_vl_hybrid", "emu3", "fuyu",
+    "gemma3n", "granite4_vision", "granite_docling", "hunyuan_vl", "inkling_mm_model", "ovis2", "paligemma",
+    "phi4_multimodal",
+    "pi0", "pp_chart2table", "pp_formulanet", "qianfan_ocr", "shieldgemma2", "step3p7", "unlimited_ocr",
+)  # fmt: skip
 
 
 def special(kind: str, what: str) -> Any:

@@ -37,7 +37,7 @@ HEAD = """
 Written by `make families`: every architecture whose processor takes videos, as a tiny random checkpoint made from
 transformers' own defaults with their sizes shrunk (`tests/support/census.py`). *works*: all checks pass, and exact is
 full over all edge sets, in windows of 1 and 3 layers. The differences are those of probabilities, as above. What is
-refused says why in the words that a user sees. The tests try five of them, and all whose *source* in the installed
+refused says why in the words that a user sees. The tests try some of them, and all whose *source* in the installed
 transformers is not the one stated here. {count} of {total} work.
 """
 IMAGES_HEAD = """
