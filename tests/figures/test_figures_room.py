@@ -26,6 +26,7 @@ def test_every_figure_of_the_notebooks_is_committed():
         "bench",
         "store_growth",
         "knockout_curves",
+        "all_curves",
         "query_word",
         "save",
     }  # figures/bench, any knockouts, and what is no figure
