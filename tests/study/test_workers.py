@@ -216,10 +216,10 @@ def test_a_killed_worker_and_then_a_killed_driver(start, alone, tmp_path):
     children = family(run)
     run.kill()
     run.communicate()
-    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 300)
     assert 4 <= finished(out) < 8
-    assert ended(start(out, "1")) == (0, "")
-    assert files(out) == files(alone) and not leftover(out).exists()
+    assert ended(start(out, "1")) == (0, "")  # while helpers of Ray still look for the driver
+    assert files(out) == files(alone)
+    nothing_left(children, out)
 
 
 @pytest.mark.slow
