@@ -3,8 +3,8 @@
 On one machine Ray lives as long as the sweep, in a temporary folder that is named after the results folder, so that the
 next run removes what a killed one left. Of a cluster only the workers are the sweep's. Ray is imported when workers are
 asked for, never before, and neither reports its use nor opens a dashboard. Each of its processes imports jsonschema,
-which builds a grammar of links if it can, for three times as long as all else that Ray imports; they are kept from it,
-or a run that goes on after a kill would wait for them longer than for its model."""
+which builds a grammar of links if it can, and takes longer for it than for all else in Ray; they are kept from it, for
+a run that goes on after a kill waits for all of them."""
 
 import os
 import shutil
