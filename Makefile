@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce figures record drift readme smoke bench bench-store families notebooks-on-families train base site site-check test slow lint lab lock clean
+.PHONY: help env reproduce figures record drift readme smoke bench bench-store soak families notebooks-on-families train base site site-check test slow lint lab lock clean
 
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
@@ -75,6 +75,9 @@ bench: $(READY) ## time and count what a knockout sweep costs, exact against ful
 
 bench-store: $(READY) ## fill a results store with up to 100,000 made-up samples and see how it grows, into data/bench
 	@$(PY) -m analysis_lib.reports.bench_store
+
+soak: $(READY) ## kill workers and drivers of a sweep, twenty each, and see that its results stay the same bytes
+	@$(PY) -m analysis_lib.reports.soak
 
 families: $(READY) ## try every video architecture of transformers on a tiny checkpoint, into docs/families.md
 	@$(PY) tests/support/census_table.py

@@ -4,7 +4,13 @@ The package measures information flow by cutting attention edges and reading wha
 tidy tables from which figures and claims are made. Names below are imported on first use, so that `import
 analysis_lib` and the command line's help do not wait for torch."""
 
+import os
+
 import lazy_loader
+
+# Read by OpenMP when torch is imported. Threads that wait for each other by spinning, its default, made a sweep ten
+# times slower on two cores that other work used too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "embedded.door": ["load_benchmark"], "errors": ["SampleError", "StudyError"],

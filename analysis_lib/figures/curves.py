@@ -2,6 +2,8 @@
 costs, and after which layer the answer can be read."""
 
 import textwrap
+from collections.abc import Iterable
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -22,6 +24,14 @@ def knockout_curves(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str, 
     """What a cut around each layer does to the answer's probability, a curve per edge set (all if none is named)."""
     table = knockout_table(knockout[knockout["edge_set"].isin(edge_sets)] if edge_sets else knockout, baseline)
     return _panels(table, title, CHANGE, shade=shade), table
+
+
+def all_curves(parts: Iterable[pd.DataFrame], baseline: pd.DataFrame, title: str) -> Drawn:
+    """`knockout_curves` of rows that come edge set by edge set (`Results.each`), of which one is held at a time."""
+    table = pd.concat(map(partial(knockout_table, baseline=baseline), parts))  # lets go of rows before the next come
+    order = {task: place for place, task in enumerate(table["task"].unique())}
+    table = table.sort_values("task", key=lambda tasks: tasks.map(order), kind="stable", ignore_index=True)
+    return _panels(table, title, CHANGE), table
 
 
 def cross_frame(knockouts: dict[str, pd.DataFrame], baseline: pd.DataFrame, title: str) -> Drawn:

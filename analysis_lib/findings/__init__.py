@@ -7,7 +7,7 @@ torch. May import the tables and names of `study`."""
 # isort: off
 from analysis_lib.findings.claims import Claim, by_task, effective_ranges, pathway_answers, summary, table
 from analysis_lib.embedded.door import DESIGNED
-from analysis_lib.findings.control import EDGES as CONTROL_EDGES, positive_control
+from analysis_lib.findings.control import positive_control
 from analysis_lib.findings.paper import (
     above_chance, answer_after_integration, answer_in_second_half, cross_frame_early, early_half_accuracy,
     integration_before_answer, integration_in_the_middle, lost_answers, most_edges_closed, pathway_beats_random,

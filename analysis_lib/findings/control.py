@@ -10,7 +10,6 @@ from analysis_lib.embedded.door import DEPTH, WORD_LAYER
 from analysis_lib.findings import stats
 from analysis_lib.findings.claims import SMALLEST, Claim, crossing, decide, drops
 
-EDGES = ("video->question", "video->last", "true_option->last", "video->true_option")
 WORDS = f"In training the answer's word was read at the last token in layer {WORD_LAYER} of {DEPTH}"
 LETTERS = f"The layers above {WORD_LAYER} learned first, from text alone, to find a word's letter among the options"
 QUIET = f"The layers up to {WORD_LAYER} were held to write next to nothing onto the options"

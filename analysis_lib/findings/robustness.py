@@ -11,11 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis_lib.findings import claims, stats
-from analysis_lib.findings.stored import claims_of, stored_tables
+from analysis_lib.findings.stored import claims_of, seed_of, stored_tables
 from analysis_lib.study.tables import read_table
 
 REPORTED = "as reported"
-HALVES_SEED = 1  # another split than the one by which pathways are chosen and tested
 KNOCKOUTS = ("knockout", "image")
 
 
@@ -37,10 +36,9 @@ def _variants(folder: Path, image_folder: Path | None, reported: dict) -> Iterat
     for other in sorted(folder.parents[1].glob(f"{folder.parent.name}-seed*/{folder.name}")):
         tables = stored_tables(other, image_folder)
         yield f"training {other.parent.name.rpartition('-')[2]}", tables, tuple(tables)
+    seed = seed_of(folder) + 1  # another split than the one by which pathways are chosen and tested
     for half, part in enumerate(("selection", "evaluation"), 1):
-        halved = {
-            name: stats.split_videos(reported[name], part, seed=HALVES_SEED) for name in ("baseline", "evaluation")
-        }
+        halved = {name: stats.split_videos(reported[name], part, seed=seed) for name in ("baseline", "evaluation")}
         yield f"videos, half {half}", reported | halved, tuple(halved)
     margins = {name: in_margin(reported[name]) for name in KNOCKOUTS}
     yield "margin", reported | margins, KNOCKOUTS

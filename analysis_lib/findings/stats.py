@@ -3,9 +3,12 @@
 Rows of one video (questions, layers, edge sets) are not independent; videos are. Every interval is a percentile
 bootstrap that draws whole videos with replacement, the same draws for all cells of a table: cells stay paired, and any
 contrast of them (halves of the depth, models, the mean over tasks) has an interval without further assumptions.
-Replicates are plain frames: row 0 is the estimate, the other rows are bootstrap draws, the columns are the cells."""
+Replicates are plain frames: row 0 is the estimate, the other rows are bootstrap draws, the columns are the cells.
 
-from collections.abc import Sequence
+Draws of very many videos (4,000 of 100,000 would be 3.2 GB) are made and used a block at a time, from the same stream
+of random numbers. Up to 2,000 videos are one block."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from math import comb
@@ -18,6 +21,7 @@ from analysis_lib.errors import StudyError
 DRAWS = 4000  # the Monte Carlo error of a 95 % bound is then about 2 % of the interval's width
 LEVEL = 0.95
 MEAN_OF_TASKS = "mean of tasks"  # the `task` of rows in which all tasks weigh the same
+BLOCK = 2**23  # numbers that are computed with at once
 
 
 def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct") -> pd.DataFrame:
@@ -35,23 +39,57 @@ def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct"
     return kept
 
 
-@lru_cache(maxsize=8)
+def _drawn(draw: Callable[[int], np.ndarray], n_videos: int) -> Iterator[np.ndarray]:
+    """Blocks of draws, (rows, n_videos) each, with a row of ones before the first. `draw` makes so many rows."""
+    rows = max(1, BLOCK // n_videos)
+    for first in range(0, DRAWS, rows):
+        block = draw(min(rows, DRAWS - first))
+        yield block if first else np.vstack([np.ones((1, n_videos), block.dtype), block])
+
+
+@lru_cache(maxsize=2)
 def _weights(n_videos: int) -> np.ndarray:
-    """How often each draw takes each video, (1 + DRAWS, n_videos); row 0 takes every video once."""
-    resampled = np.random.default_rng(0).multinomial(n_videos, np.full(n_videos, 1 / n_videos), size=DRAWS)
-    return np.vstack([np.ones((1, n_videos)), resampled])
+    """How often each draw takes each video, (1 + DRAWS, n_videos); row 0 takes every video once. In bytes: that one
+    video is taken 128 times is as likely as 1 in 128!."""
+    rng, share = np.random.default_rng(0), np.full(n_videos, 1 / n_videos)
+    weights, at = np.empty((1 + DRAWS, n_videos), np.int8), 0
+    for block in _drawn(lambda rows: rng.multinomial(n_videos, share, size=rows), n_videos):
+        weights[at : at + len(block)] = block
+        at += len(block)
+    return weights
+
+
+def _sums(draws: Iterable[np.ndarray], *values: np.ndarray) -> list[np.ndarray]:
+    """Sums of values over the videos, with the weights of draws, (1 + DRAWS, columns) for each array of values."""
+    parts = [[block @ x for x in values] for block in draws]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
+def _numbered(frame: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Series, pd.Index]:
+    """Each row's place among the groups of `by`, which are sorted, and the groups."""
+    groups = frame.groupby(list(by))
+    return groups.ngroup().astype(np.int32), groups.size().index
 
 
 def replicates(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
     """Replicates of the mean of `value` in each cell of `by`; NaN where a draw holds no video of a cell."""
     if frame.empty:
         raise StudyError(f"no rows to summarise for {value!r}; measure some samples first")
-    cells = frame.astype({value: float}).groupby(["video", *by])[value]
-    totals, counts = (part.unstack(by).fillna(0) for part in (cells.sum(), cells.count()))  # (videos, cells)
-    weights = _weights(len(totals))
-    with np.errstate(invalid="ignore"):
-        means = (weights @ totals.to_numpy()) / (weights @ counts.to_numpy())  # (1 + DRAWS, cells)
-    return pd.DataFrame(means, columns=totals.columns)
+    (video, videos), (cell, cells) = (_numbered(frame, names) for names in (["video"], by))
+    rows = pd.DataFrame({"video": video, "cell": cell, "value": frame[value].astype(float)})
+    weights, means = _weights(len(videos)), []
+    for _, part in rows.groupby(rows["cell"] // max(1, BLOCK // len(videos))):
+        sums = part.groupby(["video", "cell"])["value"]
+        totals, counts = (sums.agg(how).unstack().fillna(0) for how in ("sum", "count"))  # (videos of the part, cells)
+        step = max(1, BLOCK // len(totals))
+        blocks = (weights[at : at + step, totals.index].astype(float) for at in range(0, 1 + DRAWS, step))
+        total, count = _sums(blocks, totals.to_numpy(), counts.to_numpy())
+        with np.errstate(invalid="ignore"):
+            means.append(total / count)  # (1 + DRAWS, cells)
+    order = np.arange(len(cells))
+    if len(by) > 1:  # by their first videos: means over tasks add them up so, and the last digits depend on it
+        order = rows.groupby("cell")["video"].min().to_numpy().argsort(kind="stable")
+    return pd.DataFrame(np.take(np.hstack(means), order, axis=1), columns=cells[order])
 
 
 def across_tasks(reps: pd.DataFrame) -> pd.DataFrame:
@@ -74,14 +112,15 @@ def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> tuple[float, 
 def mean_interval(frame: pd.DataFrame, value: str, by: list[str], reps: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per cell of `by` with `mean, low, high, n_samples, n_videos`. Yes/no values are bounded to [0, 1]. `reps`
     are the replicates, where they are not plainly those of `value`."""
-    reps, present, rows = replicates(frame, value, by) if reps is None else reps, frame.dropna(subset=[value]), []
-    span = 1.0 if present[value].isin([0, 1]).all() else 0.0
-    for key, cell in present.groupby(by):
-        n = cell["video"].nunique()
-        mean, low, high = interval(reps[key if len(key) > 1 else key[0]], n=n, span=span)
+    reps, rows = replicates(frame, value, by) if reps is None else reps, []
+    present = frame[value].notna()
+    span = 1.0 if frame.loc[present, value].isin([0, 1]).all() else 0.0
+    numbers = frame.loc[present, [*by, "sample_id", "video"]].groupby(by).nunique()
+    for key, n_samples, n_videos in numbers.itertuples():
+        mean, low, high = interval(reps[key], n=n_videos, span=span)
         low, high = (max(0.0, low), min(1.0, high)) if span else (low, high)
-        row = dict(zip(by, key, strict=True), mean=mean, low=low, high=high)
-        rows.append(row | {"n_samples": cell["sample_id"].nunique(), "n_videos": n})
+        row = dict(zip(by, key if len(by) > 1 else [key], strict=True), mean=mean, low=low, high=high)
+        rows.append(row | {"n_samples": n_samples, "n_videos": n_videos})
     return pd.DataFrame(rows)
 
 
@@ -117,8 +156,10 @@ def change_table(rows: pd.DataFrame, baseline: pd.DataFrame, cell: list[str],
     (`max_t`)."""
     kept, series = attach(rows, baseline), "series" if "series" in rows else "edge_set"
     table = task_intervals(kept, value, [series, *cell])
-    parts = pd.concat([kept, kept.assign(task=MEAN_OF_TASKS)]).groupby(["task", series])
-    tests = {key: max_t(part, value, cell) for key, part in parts}
+    tests = {}
+    for name, every in kept[["task", series, "video", *cell, value]].groupby(series):
+        tests |= {(task, name): max_t(part, value, cell) for task, part in every.groupby("task")}
+        tests[MEAN_OF_TASKS, name] = max_t(every, value, cell)
     p = pd.concat(tests, names=["task", series]).reset_index(["task", series])
     return table.merge(p, on=["task", series, *cell], how="left")
 
@@ -150,8 +191,9 @@ def max_t(frame: pd.DataFrame, value: str, along: Sequence[str] = ("layer",)) ->
         raise StudyError(f"{points}; finish the sweep before testing whole curves")
     x, n, p = curves.to_numpy(float), len(curves), np.nan
     if n > 1:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(DRAWS, n))
-        sums = np.vstack([np.ones(n), signs]) @ x  # (1 + DRAWS, points), row 0 as measured
+        rng = np.random.default_rng(0)
+        signs = _drawn(lambda rows: rng.choice([-1.0, 1.0], size=(rows, n)), n)
+        [sums] = _sums(signs, x)  # (1 + DRAWS, points), row 0 as measured
         variance = np.maximum((x**2).sum(axis=0) - sums**2 / n, 1e-24) / (n - 1)
         t = np.abs(sums) / np.sqrt(n * variance) * (np.abs(x).max(axis=0) > 1e-9)  # 0 where nothing happens
         p = (1 + (t[1:].max(axis=1)[:, None] >= t[0] - 1e-9).sum(axis=0)) / (1 + DRAWS)

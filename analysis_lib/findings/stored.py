@@ -47,6 +47,11 @@ def stored_folders(benchmark: str, *, window: str = "auto", out: str = "") -> di
     return found
 
 
+def seed_of(folder: Path) -> int:
+    """The seed of the run whose results lie in `folder`."""
+    return read_manifest(folder).get("settings", {}).get("seed", 0)
+
+
 def stored_tables(
     folder: Path, image_folder: Path | None = None, *, samples: Collection[str] | None = None
 ) -> dict[str, pd.DataFrame]:
@@ -62,7 +67,7 @@ def stored_tables(
     if samples is not None:
         tables = {name: table[table["sample_id"].isin(samples)] for name, table in tables.items()}
     baseline, pathway = tables["baseline"], tables["pathway"]
-    seed = read_manifest(folder).get("settings", {}).get("seed", 0)  # of the halves, as notebook 04 drew them
+    seed = seed_of(folder)  # of the halves, as notebook 04 drew them
     tables["evaluation"] = stats.split_videos(baseline, "evaluation", seed=seed)
     if baseline["correct"].any() and {*tables["knockout"]["edge_set"]}.issuperset(ROUTES.values()):
         ranges = claims.effective_ranges(tables["knockout"], stats.split_videos(baseline, "selection", seed=seed))

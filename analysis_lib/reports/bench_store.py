@@ -2,8 +2,8 @@
 
 `make bench-store` fills one folder step by step with samples of 352 knockouts, through the very calls of a sweep's
 driver. At each size, in a process of its own whose peak memory is noted, it adds one more sample, reads one task and
-one edge set, checks a complete run for what it lacks, and redraws: everything of one edge set, then the columns of a
-curve for all eleven."""
+one edge set, checks a complete run for what it lacks, and redraws: it reads everything of one edge set, then draws the
+curves of all eleven, intervals and tests included."""
 
 import resource
 import shutil
@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -36,7 +37,8 @@ PLACES = {
     "edge_set": pa.array([name for name, _ in CUTS]), "layer": pa.array([window.layer for _, window in CUTS]),
     "first_layer": pa.array([w.first for _, w in CUTS]), "last_layer": pa.array([w.last for _, w in CUTS]),
 }  # fmt: skip
-CURVE = ("task", "sample_id", "edge_set", "layer", "relative_change")
+ASKED = ("model", "window", "measure", "keep", "edges")
+BASE, CURVE = ("task", "sample_id", "video", "correct"), ("task", "sample_id", "edge_set", "layer", "relative_change")
 ALT = "Seconds and peak memory of four uses of the results store by number of samples, on logarithmic scales."
 
 
@@ -119,12 +121,14 @@ def redraw(folder: Path, count: int) -> None:
 
 
 def redraw_curves(folder: Path, count: int) -> None:
-    """The same with the columns of a curve for all edge sets."""
+    """The curves of all edge sets, one after the other, with the columns that they need."""
     found = runs.sweep(**{n: getattr(request(), n) for n in ASKED}, out=folder, compute=False)
-    assert len(found.read("knockout", CURVE)) >= count * LAYERS * len(EDGE_SETS)
+    parts = found.each("knockout", (*CURVE, "first_layer", "last_layer"))
+    fig, table = figures.all_curves(parts, found.read("baseline", BASE), "Made up")
+    assert table.groupby(["task", "edge_set"]).size().tolist() == (1 + TASKS) * len(EDGE_SETS) * [LAYERS]
+    plt.close(fig)
 
 
-ASKED = ("model", "window", "measure", "keep", "edges")
 USES = (one_more, one_route, resume_check, redraw, redraw_curves)
 
 

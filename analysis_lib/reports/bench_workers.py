@@ -2,7 +2,8 @@
 
 `python -m analysis_lib.reports.bench_workers [SAMPLES]` measures the embedded model's knockouts on 120 samples (or so
 many) with each, start-up aside, and prints what the start costs, what the driver itself works, and how much memory a
-worker holds after 50 samples and at the end."""
+worker holds after 50 samples and at the end. `… bench_workers memory [SAMPLES]` prints the memory of one worker alone,
+over 500 samples and two edge sets."""
 
 import os
 import sys
@@ -26,9 +27,9 @@ from analysis_lib.study.store import Store
 EARLY = 50  # samples after which memory is looked at first
 
 
-def timed(count: int, workers: int) -> dict[str, float]:
+def timed(count: int, workers: int, edges: str = "all") -> dict[str, float]:
     """Measure `count` samples with so many workers, 0 for this process alone."""
-    asked = check_request(model="embedded", measure="knockout", keep="all", window=3, device="cpu")
+    asked = check_request(model="embedded", measure="knockout", edges=edges, keep="all", window=3, device="cpu")
     samples = load_benchmark("embedded")[0][:count]
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench_workers") as folder, Store(folder) as store:
@@ -61,9 +62,13 @@ def _loop(store: Store, count: int, done: Iterator[tuple[Sample, bytes]], begin:
 
 
 def main() -> None:
-    """Measure both and print them."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 120
-    os.environ["OMP_NUM_THREADS"] = "1"
+    """Measure both and print them, or the memory of one worker."""
+    memory, os.environ["OMP_NUM_THREADS"] = "memory" in sys.argv, "1"
+    count = next((int(word) for word in sys.argv if word.isdecimal()), 500 if memory else 120)
+    if memory:
+        found = alone(timed, count, 1, "cross-frame,video->last")
+        print(", ".join(f"{name} {mb}" for name, mb in found.items() if name.startswith("worker_mb")))
+        return
     one, two = (alone(timed, count, workers) for workers in (0, 2))
     for name, found in {"one process": one, "two workers": two}.items():
         print(name, ", ".join(f"{k} {v:.3f}" for k, v in found.items() if not isinstance(v, str)))

@@ -34,8 +34,7 @@ def sweep(name: str) -> Path:
     folder = paths.BUILD / "drift" / name.replace(" ", "-") / "embedded" / "embedded-k3-center"
     words = ["sweep", "--model", "embedded", "--benchmark", "embedded", "--samples", str(SAMPLES), "--keep", "all"]
     words += ["--measure", ",".join(MEASURES), "--device", "cpu", "--out", str(folder), *options]
-    # waiting threads that sleep cost a busy machine nothing
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run([sys.executable, "-m", "analysis_lib", *words], cwd=paths.ROOT, env=environment)
     if done.returncode:
         raise StudyError(f"the sweep with {name} ended with exit code {done.returncode}")

@@ -2,11 +2,15 @@
 
 On one machine Ray lives as long as the sweep, in a temporary folder that is named after the results folder, so that the
 next run removes what a killed one left. Of a cluster only the workers are the sweep's. Ray is imported when workers are
-asked for, never before, and neither reports its use nor opens a dashboard."""
+asked for, never before, and neither reports its use nor opens a dashboard. Each of its processes imports jsonschema,
+which builds a grammar of links if it can, and takes longer for it than for all else in Ray; they are kept from it, for
+a run that goes on after a kill waits for all of them."""
 
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +24,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.study.request import Request
 from analysis_lib.study.workers import Crew, Worker, one_line
 
+GRAMMAR = "rfc3987_syntax"  # which nothing in Ray asks for
 ANSWERS = 10.0  # seconds in which a cluster's address must answer
 STORE = 200 << 20  # bytes for results under way, of about 0.1 MB each
 
@@ -35,9 +40,10 @@ def crew(request: Request, workers: str, gpus_per_model: int, folder: Path) -> I
     try:
         if here:
             count, threads, gpus = _places(workers, gpus_per_model, request)
-            shutil.rmtree(temporary, ignore_errors=True)  # of a driver that was killed
+            end_leftovers(temporary)
             options = {"num_cpus": count * threads, "object_store_memory": STORE, "_temp_dir": str(temporary)}
-            _connect(ray, address="local", include_dashboard=False, **options)
+            with without_grammar(temporary / "import"):
+                _connect(ray, address="local", include_dashboard=False, **options)
         else:
             _answers(workers)
             _connect(ray, address=workers)
@@ -61,13 +67,41 @@ def crew(request: Request, workers: str, gpus_per_model: int, folder: Path) -> I
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def end_leftovers(temporary: Path) -> None:
+    """Remove what a killed driver left. Ray's helpers outlive it by a minute, in which they look for what died with it;
+    they are known by their output, which goes to a file in the driver's folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # has just ended, or is another user's
+            if os.readlink(process / "fd" / "1").startswith(f"{temporary}{os.sep}"):
+                os.kill(int(process.name), signal.SIGKILL)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def without_grammar(folder: Path) -> Iterator[None]:
+    """Processes that are started in the block find no grammar to import, which jsonschema can do without. `folder` has
+    to stay while they live."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{GRAMMAR}.py").write_text("raise ImportError", encoding="utf-8")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), before]))
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
 def _ray() -> Any:
     """Ray, which neither reports its use nor prints what its workers print."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+    loaded = sys.modules.setdefault(GRAMMAR, None)  # None: importing it fails at once
     try:
         import ray  # heavy
     except ImportError:
         raise StudyError("workers need Ray; install it: pip install -e '.[cluster]' -c requirements.lock") from None
+    finally:
+        if loaded is None:
+            del sys.modules[GRAMMAR]
     return ray
 
 

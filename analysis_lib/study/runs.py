@@ -6,7 +6,7 @@ redraw. The model is loaded when the first missing row needs it; anything wrong 
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from analysis_lib.study.cluster import crew
 from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
-from analysis_lib.study.tables import SECONDS
+from analysis_lib.study.tables import SECONDS, Where
 
 BAR = {"unit": "sample", "ascii": True, "file": sys.stderr, "mininterval": 0.5}
 
@@ -44,6 +44,17 @@ class Results:
 
     def read(self, table: str, columns: Sequence[str] = ()) -> pd.DataFrame:
         """One of the frames, with these columns alone (empty: all): a large run has more of them than fit."""
+        return self._store.read(table, columns, self._wanted(table))
+
+    def each(self, table: str, columns: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
+        """The frame of a measure of cuts ("knockout", say) for one edge set after the other: a large run has more rows
+        than fit."""
+        wanted = self._wanted(table)
+        for edge_set in sorted(self.request.cuts()[table]):
+            yield self._store.read(table, columns, wanted | {"edge_set": [edge_set]})
+
+    def _wanted(self, table: str) -> Where:
+        """Which rows of a table are those asked for."""
         request, wanted = self.request, {"sample_id": self._ids}
         if table in ALL_MEASURES and table not in FOR_ALL:
             wanted = {"sample_id": self._kept}
@@ -53,7 +64,7 @@ class Results:
             wanted |= {"edge_set": request.cuts()[table]}
         if table == "pathway":
             wanted |= {"ranges": [request.ranges_name]}
-        return self._store.read(table, columns, wanted)
+        return wanted
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name not in ("baseline", "skipped", *ALL_MEASURES):

@@ -44,6 +44,32 @@ def test_cells_of_one_video_stay_paired():
     assert np.allclose(reps["b"] - reps["a"], 2)  # the difference is known exactly although both means vary
 
 
+def test_blocks_take_the_same_draws_as_one(monkeypatch):
+    frame = curves(np.random.default_rng(0), n_videos=24)
+    frame["task"] = np.where(frame["video"] < 10, "b", "a")
+    made = []
+    for size in (stats.BLOCK, 24 * 500 + 7, 50):
+        monkeypatch.setattr(stats, "BLOCK", size)
+        stats._weights.cache_clear()
+        made.append(
+            (stats._weights(24), stats.replicates(frame, "value", ["task", "layer"]), stats.max_t(frame, "value"))
+        )
+    stats._weights.cache_clear()
+    known = np.random.default_rng(0).multinomial(24, np.full(24, 1 / 24), size=stats.DRAWS)
+    for weights, reps, tested in made:
+        assert (weights[0] == 1).all() and (weights[1:] == known).all()
+        pd.testing.assert_frame_equal(reps, made[0][1], rtol=1e-12)
+        pd.testing.assert_frame_equal(tested, made[0][2])
+
+
+def test_cells_stand_in_the_order_of_their_first_videos():
+    frame = clustered(np.random.default_rng(0), n_videos=6).assign(
+        task=lambda f: np.where(f.video < 2, "b", "a"), layer=1
+    )
+    assert [*stats.replicates(frame, "value", ["layer", "task"])] == [(1, "b"), (1, "a")]
+    assert [*stats.replicates(frame, "value", ["task"])] == ["a", "b"]
+
+
 @pytest.mark.slow
 def test_bootstrap_covers_the_true_mean_and_rows_alone_do_not():
     rng = np.random.default_rng(0)

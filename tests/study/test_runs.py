@@ -115,6 +115,14 @@ def test_redraw_needs_no_model_and_no_benchmark(root, full, monkeypatch, no_mode
     assert len(found.baseline) == 2 and len(found.knockout) == 2 * 24
 
 
+def test_edge_set_after_edge_set_is_all_that_was_asked_for(full):
+    parts = [*full.each("knockout", ("sample_id", "edge_set", "layer"))]
+    assert [set(part["edge_set"]) for part in parts] == [{name} for name in sorted(EDGES)]
+    key = ["sample_id", "edge_set", "layer"]
+    found = pd.concat(parts).sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(found, full.knockout[key].sort_values(key, ignore_index=True))
+
+
 def test_redraw_of_what_is_not_stored_names_the_command(root, full, tmp_path):
     for lacking in ({"edges": "all"}, {"tasks": "moving_direction"}, {"out": tmp_path}):
         with pytest.raises(StudyError, match="measure them: python -m analysis_lib sweep --model .*pllava_tiny"):
