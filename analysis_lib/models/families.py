@@ -147,7 +147,8 @@ def _is_plain(kind: str, config: dict) -> bool:
     """Whether a checkpoint has the type of one of the paper's models and is none: LLaVA that states nothing of a video,
     LLaVA-NeXT on another language model than Llama's kind."""
     stated = any(config.get(key) for key in FAMILIES[kind].config_keys)
-    of_llama = (config.get("text_config") or {}).get("model_type", "llama") == "llama"
+    text = config.get("text_config")
+    of_llama = not isinstance(text, dict) or text.get("model_type", "llama") == "llama"
     return (kind == "llava" and not stated) or (kind == "llava_next" and not of_llama)
 
 
