@@ -258,7 +258,7 @@ def test_kernels_without_masks_and_unreachable_decoders_are_refused(checkpoint, 
     with pytest.raises(StudyError, match="'flash_attention_2' takes no mask"):
         knockout_logits(vlm, inputs, sweep(inputs, ("video->last",)), mode="full")
     with pytest.raises(StudyError, match="cannot be reached"):
-        check_decoder(SimpleNamespace(get_decoder=lambda: torch.nn.Linear(2, 2)))
+        check_decoder(SimpleNamespace(get_decoder=lambda: torch.nn.Linear(2, 2), config=vlm.hf.config))
 
 
 def test_the_table_in_the_docs_has_every_family_without_a_failure():
