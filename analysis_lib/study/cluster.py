@@ -24,7 +24,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.study.request import Request
 from analysis_lib.study.workers import Crew, Worker, one_line
 
-GRAMMAR = "rfc3987_syntax"  # which nothing in Ray asks for
+GRAMMAR, IMPORTS = "rfc3987_syntax", "import"  # which nothing in Ray asks for; the folder that keeps it away
 ANSWERS = 10.0  # seconds in which a cluster's address must answer
 STORE = 200 << 20  # bytes for results under way, of about 0.1 MB each
 
@@ -42,7 +42,7 @@ def crew(request: Request, workers: str, gpus_per_model: int, folder: Path) -> I
             count, threads, gpus = _places(workers, gpus_per_model, request)
             end_leftovers(temporary)
             options = {"num_cpus": count * threads, "object_store_memory": STORE, "_temp_dir": str(temporary)}
-            with without_grammar(temporary / "import"):
+            with without_grammar(temporary / IMPORTS):
                 _connect(ray, address="local", include_dashboard=False, **options)
         else:
             _answers(workers)
@@ -69,10 +69,10 @@ def crew(request: Request, workers: str, gpus_per_model: int, folder: Path) -> I
 
 def end_leftovers(temporary: Path) -> None:
     """Remove what a killed driver left. Ray's helpers outlive it by a minute, in which they look for what died with it;
-    they are known by their output, which goes to a file in the driver's folder."""
+    all that Ray started there has the folder of `without_grammar` on its path."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # has just ended, or is another user's
-            if os.readlink(process / "fd" / "1").startswith(f"{temporary}{os.sep}"):
+            if os.fsencode(temporary / IMPORTS) in (process / "environ").read_bytes():
                 os.kill(int(process.name), signal.SIGKILL)
     shutil.rmtree(temporary, ignore_errors=True)
 

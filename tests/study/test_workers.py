@@ -183,9 +183,8 @@ def test_helpers_that_outlived_their_driver_are_ended(tmp_path):
     temporary, other = tmp_path / "flow-1", tmp_path / "flow-12"
     started = []
     for folder in (temporary, other):
-        folder.mkdir()
-        with (folder / "log").open("w") as log:
-            started.append(subprocess.Popen(sleeping, stdout=log))
+        with cluster.without_grammar(folder / cluster.IMPORTS):
+            started.append(subprocess.Popen(sleeping))
     cluster.end_leftovers(temporary)
     assert started[0].wait(30) == -signal.SIGKILL and not temporary.exists()
     assert started[1].poll() is None and other.exists()
