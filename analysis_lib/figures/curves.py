@@ -106,7 +106,7 @@ def store_growth(table: pd.DataFrame) -> Drawn:
     """Seconds (left) and peak memory (right) of each use of the results store, by number of samples (`bench_store`)."""
     names = {
         "one_more": "one more sample", "one_route": "one task, one edge set", "resume_check": "what a full run lacks",
-        "redraw": "redraw of one edge set", "redraw_curves": "columns of all curves", "fill": "adding the samples",
+        "redraw": "redraw of one edge set", "redraw_curves": "curves of eleven edge sets", "fill": "adding the samples",
     }  # fmt: skip
     rows = table.assign(use=table["use"].map(names))
     fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.4))
@@ -116,8 +116,8 @@ def store_growth(table: pd.DataFrame) -> Drawn:
         sns.lineplot(shown, x="samples", y=value, ax=ax, markers=True, legend=ax is axes[1], palette="Dark2", **order)
         ax.set(xscale="log", yscale="log", xlabel="samples of 352 rows", ylabel=label)
     axes[1].get_legend().set_title("")
-    most = table.loc[table["samples"].idxmax(), "samples"]
-    headline(fig, f"The results store up to {most:,} samples")
+    most, peak = table["samples"].max(), table["peak_mb"].max()
+    headline(fig, f"No use of the results store holds more than {peak / 1000:.1f} GB, up to {most:,} samples")
     return fig, table
 
 
