@@ -37,8 +37,8 @@ def save(path: Path, value: Any) -> None:
 
 
 def stored(work: Path, device: torch.device) -> dict[str, Any]:
-    """The stored state: number of the stage, step in it, seconds, counts since the last record, and, if there is one,
-    what to go on from."""
+    """The stored state: number of the stage, step in it, seconds that a worker's processor spent, counts since the last
+    record, and, if there is one, what to go on from."""
     file = work / "state.pt"
     if not file.exists():
         return {"stage": 0, "step": 0, "seconds": 0.0, "counts": Counter()}

@@ -41,10 +41,10 @@ STAGES = (
     Stage("more stills", 250, Plan(clips=2, drills=0.25, length=200, video=False, read=1.0), True, IMAGE),
     Stage(
         "video-words",
-        2500,
+        1600,
         Plan(clips=2, drills=0.25, length=224, video=True, lettered=0.25, shares=SHARES, busy=0.7, read=0.75),
     ),
-    Stage("video", 3000, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), True, "smol"),
+    Stage("video", 2400, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), True, "smol"),
 )
 PATIENCE = timedelta(days=7)  # for the other worker: on a busy machine, or a stopped one, a step can take hours
 

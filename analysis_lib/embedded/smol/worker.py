@@ -125,12 +125,12 @@ def work(run: Run, task: Task) -> None:
 
 
 def _run_stage(run: Run, number: int, task: Task, at: dict[str, Any]) -> None:
-    stage, began, stored = run.stages[number], time.time() - at["seconds"], time.time()
+    stage, began, stored = run.stages[number], time.process_time() - at["seconds"], time.time()
     for step in range(at["step"], stage.steps):
         halves = [_half(run, number, step, half, task) for half in range(run.rank, HALVES, run.workers)]
         gradients, losses, counts = _learn(run, task, halves)
         task.learner.step(gradients, pace(step, stage.steps, stage.falls))
-        at |= {"step": step + 1, "seconds": time.time() - began, "counts": at["counts"] + counts}
+        at |= {"step": step + 1, "seconds": time.process_time() - began, "counts": at["counts"] + counts}
         _report(run, stage, task, at)
         if run.rank == 0:
             minutes = at["seconds"] / 60
