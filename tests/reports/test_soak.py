@@ -1,15 +1,17 @@
 """The soak, small: what it looks for it would find."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from analysis_lib.reports import soak
 
 
 @pytest.mark.slow
-def test_two_kills_of_workers_and_two_of_the_driver_change_nothing(tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp().parent / "s"  # Ray's sockets allow no long path
-    folder.mkdir()
-    assert [*soak.soak(folder, samples=8, kills=2)] == []
+def test_two_kills_of_workers_and_two_of_the_driver_change_nothing():
+    with tempfile.TemporaryDirectory(prefix="soak") as folder:  # Ray's sockets allow no long path
+        assert [*soak.soak(Path(folder), samples=8, kills=2)] == []
 
 
 def test_what_is_wrong_is_said(tmp_path, monkeypatch):

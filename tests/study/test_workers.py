@@ -19,6 +19,7 @@ from conftest import GOLDEN
 from sweeps import EDGES, files, sweep
 
 from analysis_lib.errors import StudyError
+from analysis_lib.reports import soak
 from analysis_lib.study import cluster, workers
 from analysis_lib.study.folders import Todo
 from analysis_lib.study.request import check_request
@@ -93,7 +94,10 @@ def finished(out) -> int:
 
 
 def nothing_left(children, out, seconds=30) -> None:
-    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), seconds)
+    limit = time.monotonic() + seconds
+    while living := [child for child in children if soak.alive(child)]:
+        assert time.monotonic() < limit, living
+        time.sleep(0.1)
     assert not leftover(out).exists()
 
 
