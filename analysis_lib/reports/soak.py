@@ -117,7 +117,7 @@ def soak(folder: Path, samples: int, kills: int, seed: int = 0) -> Iterator[str]
         yield f"{len(baseline[1])} samples in place of {len(baseline[0])}"
     old, new = files(alone), files(out)
     yield from (f"{name} differs" for name in sorted({*old, *new}) if old.get(name) != new.get(name))
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 150  # Ray's helpers look for a killed driver for a minute
     while any(map(alive, seen)) and time.monotonic() < limit:
         time.sleep(0.1)
     yield from (f"{process} lives" for process in seen if alive(process))

@@ -222,7 +222,7 @@ def test_a_killed_worker_and_then_a_killed_driver(start, alone, tmp_path):
     assert 4 <= finished(out) < 8
     assert ended(start(out, "1")) == (0, "")  # while helpers of Ray still look for the driver
     assert files(out) == files(alone)
-    nothing_left(children, out)
+    nothing_left(children, out, 150)  # Ray's helpers look for a killed driver for a minute
 
 
 @pytest.mark.slow
