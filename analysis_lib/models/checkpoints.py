@@ -111,9 +111,8 @@ def depth_of(source: Path | str) -> int:
         stated = PretrainedConfig.get_config_dict(source)[0]
         if stated.get("model_type") in DECODER_CONFIG:  # transformers does not know such a config
             return stated[DECODER_CONFIG[stated["model_type"]]]["num_hidden_layers"]
-        return (
-            AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config(decoder=True).num_hidden_layers
-        )
+        known = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return known.get_text_config(decoder=True).num_hidden_layers
     except Exception as error:  # the hub client raises many kinds, also from the network libraries under it
         reason = type(error).__name__
         raise StudyError(f"the config of model {source} cannot be read ({reason}); offline, pass its folder") from error

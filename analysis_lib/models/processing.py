@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from analysis_lib.errors import SampleError, StudyError
+from analysis_lib.errors import SampleError, StudyError, reason_of
 from analysis_lib.inputs.records import Clip
 from analysis_lib.models.prompts import CONTENT, Span
 from analysis_lib.models.records import VideoLLM
@@ -35,8 +35,8 @@ def processor_and_template(folder: Path, tokenizer: Any, shown: str = "video") -
                 setattr(processor, name, tokenizer.convert_tokens_to_ids(token))
         template, twice = (_rendered(processor, kind, count) for count in (1, 2))
     except Exception as error:  # missing files, packages or templates surface as many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StudyError(f"{folder}: the processor or its chat template cannot be used ({reason})") from error
+        found = f"the processor or its chat template cannot be used ({reason_of(error)})"
+        raise StudyError(f"{folder}: {found}") from error
     token = getattr(processor, f"{kind}_token", None)
     if not isinstance(token, str):
         raise StudyError(f"{folder}: {type(processor).__name__} takes no {kind}s")
@@ -79,8 +79,7 @@ def processed(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[d
         try:
             given = vlm.processor(text=[text], return_tensors="pt", add_special_tokens=adds_start, **shown)
         except (ValueError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise SampleError(f"the model's processor refuses this clip ({reason})") from error
+            raise SampleError(f"the model's processor refuses this clip ({reason_of(error)})") from error
     if not kept:
         raise StudyError(f"{name} does not say what text it puts for the video")
     [(expanded, *_), (replaced, *_)] = kept

@@ -20,16 +20,7 @@ import psutil
 from analysis_lib.errors import StudyError
 from analysis_lib.study.tables import SECONDS
 
-SWEEP = [
-    "--model",
-    "embedded",
-    "--benchmark",
-    "embedded",
-    "--measure",
-    "knockout",
-    "--edges",
-    "video->last,cross-frame",
-]
+SWEEP = "--model embedded --benchmark embedded --measure knockout --edges video->last,cross-frame".split()
 SHARED = Path("/dev/shm")
 PATIENCE = 300.0  # seconds in which processes must do what is expected of them
 
