@@ -8,7 +8,7 @@ from analysis_lib.embedded import quiz, world
 from analysis_lib.embedded.smol import facts as facts_of
 from analysis_lib.embedded.smol import lessons, score
 from analysis_lib.embedded.smol.base import load_tokenizer
-from analysis_lib.embedded.smol.rows import IGNORE, Prompts, Row, lay_out
+from analysis_lib.embedded.smol.rows import Prompts, Row, lay_out
 from analysis_lib.embedded.smol.wording import HELD_OUT, STATEMENTS, WORDINGS, reworded
 from analysis_lib.inputs.records import Question
 from analysis_lib.models.prompts import build_prompt
@@ -24,24 +24,29 @@ def path(half, row, place, system):
     return half["ids"][row][half["mask"][row, 0, place, system:] == 0].tolist()
 
 
+def kinds_and_rows(half):
+    rows = half["places"] // half["ids"].shape[1]
+    return [(kind, rows[numbers[0]]) for kind, _, numbers in half["asked"]]
+
+
 def test_a_path_of_a_row_is_the_published_prompt(prompts):
     text, options = "What does the red circle do in the video?", ("grows", "shrinks")
     row = Row.start(160, 9)
     assert row.add(prompts.letter("k", text, options, 1)) and row.add(prompts.words("k", text, "shrinks"))
     assert row.add(prompts.letter("k", text, options[::-1], 0))
-    half, system = lay_out([row], len(prompts.system)), len(prompts.system)
+    half, system = lay_out([row], prompts.system), len(prompts.system)
     whole = prompts.tokenizer(build_prompt(Question(text, options), "mvbench").text)["input_ids"]
     at = whole.index(prompts.image)
-    (_, _, (place,)), (_, _, places), _ = row.asked
+    (_, (place,)), (_, places), _ = row.asked
     assert [*prompts.system, *[0] * 9, *whole[at + 1 :]] == [*prompts.system, *path(half, 0, place, system)]
     assert half["positions"][0, place] == len(whole) + 8 - 1
-    assert half["wanted"][0, place] == prompts.letters[1]
-    said = [int(half["wanted"][0, p]) for p in places]
+    assert half["places"].tolist() == [place, *places, *row.asked[2][1]] and half["said"][0] == prompts.letters[1]
+    said = half["said"][half["asked"][1][2]].tolist()
     assert prompts.tokenizer.decode(said) == "shrinks</s>" and said[-1] == prompts.end
     asked = prompts.tokenizer.decode(path(half, 0, places[0], system)[9:])
     assert asked.endswith(f"Question: {text} ASSISTANT:")
     shared = [i for i, parent in enumerate(row.parents) if row.parents.count(i) > 1]
-    assert len(shared) == 2 and (half["wanted"][0] != IGNORE).sum() == 2 + len(said)
+    assert len(shared) == 2 and half["lettered"].tolist() == [True, *[False] * len(said), True]
 
 
 def test_a_branch_that_does_not_fit_is_left_out_whole(prompts):
@@ -51,7 +56,7 @@ def test_a_branch_that_does_not_fit_is_left_out_whole(prompts):
 
 
 def test_places_without_a_token_see_the_system_text_alone(prompts):
-    half = lay_out([Row.start(20, 9), Row.start(20, 12)], 5)
+    half = lay_out([Row.start(20, 9), Row.start(20, 12)], (1, 2, 3, 4, 5))
     assert half["ids"].shape == (2, 12) and (half["mask"][0, 0, 9:] == 0).sum(-1).tolist() == [5, 5, 5]
 
 
@@ -59,9 +64,9 @@ def test_halves_are_a_function_of_their_seed_and_hold_what_the_plan_says(prompts
     plan = lessons.Plan(clips=2, drills=1, length=230, video=True)
     one, same = (lessons.make_half(np.random.default_rng(3), prompts, plan) for _ in range(2))
     assert one.keys() == same.keys() and one["asked"] == same["asked"]
-    assert all(np.array_equal(one[key], same[key]) for key in ("images", "ids", "wanted", "mask"))
+    assert all(np.array_equal(one[key], same[key]) for key in ("images", "ids", "said", "mask"))
     assert one["images"].shape == (2, 8, 48, 48, 3) and one["video"] == 72 and one["ids"].shape[1] <= 230
-    assert {kind for kind, _, row, _ in one["asked"] if row == 2} == {"drill"}
+    assert {kind for kind, row in kinds_and_rows(one) if row == 2} == {"drill"}
     few = lessons.make_half(np.random.default_rng(3), prompts, lessons.Plan(2, 0, 230, True, lettered=0.0))
     assert not any(letter for _, letter, *_ in few["asked"])
 
@@ -120,7 +125,7 @@ def test_captions_tell_what_each_thing_does():
 def test_validation_is_the_same_however_it_is_shared(prompts):
     def asked(parts):
         halves = [half for part in range(parts) for half in score.validation(prompts, 4, part, parts)]
-        return sorted((kind, half["images"][row].sum()) for half in halves for kind, letter, row, _ in half["asked"])
+        return sorted((kind, half["images"][row].sum()) for half in halves for kind, row in kinds_and_rows(half))
 
     assert asked(1) == asked(2) and {kind for kind, _ in asked(1)} == set(score.KINDS)
 
@@ -151,12 +156,12 @@ def test_less_than_one_drill_is_one_in_so_many_halves(prompts):
 def test_a_told_clip_says_what_its_questions_ask(prompts, video):
     plan = lessons.Plan(clips=1, drills=1, length=260, video=video, read=1.0)
     half = lessons.make_half(np.random.default_rng(5), prompts, plan)
-    assert {kind for kind, _, row, _ in half["asked"] if row == 1} == {"read"}
+    assert {kind for kind, row in kinds_and_rows(half) if row == 1} == {"read"}
     row = lessons._read_row(np.random.default_rng(6), prompts, plan)
-    for _, letter, places in row.asked:
+    for branch, places in row.asked:
         ids, node = [], places[0]
         while node >= 0:
             ids, node = [row.ids[node], *ids], row.parents[node]
         text = prompts.tokenizer.decode(ids)
         assert text.count("Question:") == 1 and any(scene in text for scene in world.SCENES)
-        assert letter == ("Best option" in text)
+        assert branch.letter == ("Best option" in text)

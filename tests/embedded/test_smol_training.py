@@ -19,7 +19,20 @@ from smol_base import write_tiny_base
 
 from analysis_lib import paths
 from analysis_lib.embedded import quiz, world
-from analysis_lib.embedded.smol import base, card, folder, learner, lessons, projector, score, state, train, worker
+from analysis_lib.embedded.smol import (
+    base,
+    card,
+    folder,
+    learner,
+    lessons,
+    network,
+    projector,
+    replay,
+    score,
+    state,
+    train,
+    worker,
+)
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Question
 from analysis_lib.instrument.checks import load_model
@@ -131,6 +144,33 @@ def test_a_tensor_without_a_gradient_is_an_error():
         taught.gradients()
 
 
+def test_padding_changes_nothing(tiny, tmp_path):
+    run = run_in(tmp_path / "run")
+    task = worker.build(run, tiny, TOWER)
+    half = lessons.make_half(np.random.default_rng(4), task.prompts, STAGES[1].plan)
+    shown = network.shown(task.net, half, run.device)
+    longer = replay.padded(shown, 197)
+    assert longer["ids"].shape == (len(half["ids"]), 197) and len(longer["said"]) == replay.STEP
+    plain, other = (learner.learn(task.net, task.learner, one) for one in (shown, longer))
+    assert plain[0].abs().max() > 0.01 and torch.allclose(plain[0], other[0], atol=1e-5)
+    assert torch.allclose(plain[1], other[1]) and torch.equal(plain[2], other[2][: len(half["said"])])
+    assert score.count(half, plain[2]) == score.count(half, other[2])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_kernels_learn_what_started_ones_learn(tiny, tmp_path):
+    run = replace(run_in(tmp_path / "run"), device=torch.device("cuda"))
+    task = worker.build(run, tiny, TOWER)
+    plain = partial(learner.learn, task.net, task.learner)
+    again = replay.replayed(plain)
+    for seed in (1, 2, 3):
+        half = lessons.make_half(np.random.default_rng(seed), task.prompts, STAGES[1].plan)
+        shown = replay.padded(network.shown(task.net, half, run.device), 190)
+        for started, replayed in zip(plain(shown), again(shown), strict=True):
+            assert torch.allclose(started, replayed, atol=1e-5)
+        task.learner.step(plain(shown)[0], 1.0)
+
+
 def test_the_exported_folder_computes_what_was_trained(tiny, tmp_path):
     run = run_in(tmp_path / "run")
     task = worker.build(run, tiny, TOWER)
@@ -141,16 +181,15 @@ def test_the_exported_folder_computes_what_was_trained(tiny, tmp_path):
             view.copy_(view.bfloat16())  # as stored
     folder.write_folder(task.learner.views, tiny, TOWER, tmp_path / "smol")
     vlm = load_model(str(tmp_path / "smol"), device="cpu")
-    half = worker.on(run.device, score._questions(task.prompts, "moving_direction", [np.random.default_rng(5)]))
+    half = score._questions(task.prompts, "moving_direction", [np.random.default_rng(5)])
     with torch.no_grad():
-        trained = score.answers(task.net, task.prompts, half)
+        trained = score.answers(task.net, network.shown(task.net, half, run.device))
     rng = np.random.default_rng(5)
     clip = world.make_scenario(rng, "moving_direction", lessons.TIMES)
     asked = quiz.ask(clip, "moving_direction", rng)
     sample = Question(asked.question, asked.options, asked.answer)
-    logits = model_logits(vlm, make_inputs(vlm, sample, half["images"][0].numpy()))
-    place = next(places[0] for _, letter, _, places in half["asked"] if letter)
-    number = (half["wanted"][0] != -100).nonzero().flatten().tolist().index(place)
+    logits = model_logits(vlm, make_inputs(vlm, sample, half["images"][0]))
+    number = next(numbers[0] for _, letter, numbers in half["asked"] if letter)
     assert torch.allclose(logits, trained[number], atol=1e-4) and logits.std() > 0.1
     assert vlm.num_frames == 8 and not any(
         "language" in name for name in load_file(tmp_path / "smol/model.safetensors")

@@ -38,10 +38,10 @@ on captions, on answers in words and on letters, nothing else.
 
 ## Training
 
-By `make train MODEL=smol SEED={seed}` ({device}, torch {torch}); the stages up to this checkpoint:
+By `make train MODEL=smol SEED={seed}`; the stages up to this checkpoint:
 
-| stage | steps | clips a step | minutes |
-|---|---|---|---|
+| stage | steps | clips a step | minutes | on |
+|---|---|---|---|---|
 {stages}
 
 The projector starts in closed form, by ridge regression onto the words that describe each patch. Drills ask, from text
@@ -61,12 +61,13 @@ clips, asked in wordings that training never showed. *Stills*: {stills} question
 
 @dataclass(frozen=True)
 class Spent:
-    """What a stage took: its name, steps, clips a step, and seconds."""
+    """What a stage took: its name, steps, clips a step, seconds, and where it ran."""
 
     name: str
     steps: int
     clips: int
     seconds: float
+    device: str
 
 
 def _right(vlm: Any, sample: Any, frames: np.ndarray) -> bool:
@@ -99,7 +100,7 @@ def score(folder: Path) -> pd.DataFrame:
     return 100 * frame.astype({"right": float, "new": float}).groupby("task").mean().assign(questions=numbers / 100)
 
 
-def write_card(folder: Path, *, seed: int, device: str, spent: list[Spent]) -> None:
+def write_card(folder: Path, *, seed: int, spent: list[Spent]) -> None:
     """Score the checkpoint in `folder` and write its model card."""
     found, video = score(folder), not folder.name.endswith("image")
     tasks = found.drop("stills")
@@ -114,9 +115,7 @@ def write_card(folder: Path, *, seed: int, device: str, spent: list[Spent]) -> N
         package=PACKAGE,
         base=SHA256,
         seed=seed,
-        device=device,
-        torch=torch.__version__,
-        stages="\n".join(f"| {s.name} | {s.steps} | {s.clips} | {s.seconds / 60:.0f} |" for s in spent),
+        stages="\n".join(f"| {s.name} | {s.steps} | {s.clips} | {s.seconds / 60:.0f} | {s.device} |" for s in spent),
         stills=STILLS,
         scores="\n".join(lines),
     )

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional
 
 from analysis_lib.embedded.smol import network, score
-from analysis_lib.embedded.smol.rows import IGNORE, Prompts
 
+HALVES = 2  # of a batch
+IGNORE = -100  # nothing is said here
 RATES = {"layers": 1e-3, "projector": 2e-4}  # peak learning rates of what is trained, by how its name begins
 
 
@@ -58,16 +59,12 @@ class Learner:
         return float(norm)
 
 
-def loss_of(
-    net: network.Network, prompts: Prompts, half: dict[str, Any]
-) -> tuple[torch.Tensor, torch.Tensor, score.Counts]:
-    """Mean losses of the words and of the letters to be said in half a batch, and the counts of right answers."""
-    logits = score.answers(net, prompts, half)
-    places = half["wanted"] != IGNORE
-    lettered = torch.zeros_like(places)
-    for _, letter, row, where in half["asked"]:
-        lettered[row, list(where)] = letter
-    each = functional.cross_entropy(logits, half["wanted"][places], reduction="none")
-    lettered = lettered[places]
-    words, letters = (each[chosen].sum() / chosen.sum().clamp(min=1) for chosen in (~lettered, lettered))
-    return words, letters, score.count(half, logits.detach().argmax(-1))
+def learn(net: network.Network, learner: Learner, half: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    """One half of a batch (`network.shown`): the gradient of its share of the loss, the mean losses (2,) of words and
+    of letters, and what was found most likely (n,) wherever something is to be said."""
+    logits, said = score.answers(net, half), half["said"]
+    each = functional.cross_entropy(logits, said, reduction="none", ignore_index=IGNORE)
+    kinds = torch.stack([~half["lettered"] & (said != IGNORE), half["lettered"]])  # (2, n)
+    losses = (each * kinds).sum(1) / kinds.sum(1).clamp(min=1)
+    (losses.sum() / HALVES).backward()
+    return learner.gradients(), losses.detach(), logits.detach().argmax(-1)

@@ -155,7 +155,7 @@ def make_half(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> dict[st
     """Half of a batch: rows about clips, then drills.
 
     Returns images (clips, T, S, S, 3) uint8; `video`, the number of video tokens at the start of the first `clips`
-    rows; the arrays of `rows.lay_out`; and `asked`: kind, whether a letter is said, row and places of each answer.
+    rows; and what `rows.lay_out` makes of the rows.
     A still is one frame, or the same frame eight times in 15 % of the halves, as the study shows stills.
     """
     repeat = FRAMES if not plan.video and rng.random() < 0.15 else 1
@@ -169,6 +169,5 @@ def make_half(rng: np.random.Generator, prompts: Prompts, plan: Plan) -> dict[st
     return {
         "images": np.repeat(images, repeat, axis=1),
         "video": video,
-        "asked": [(kind, letter, b, places) for b, row in enumerate(rows) for kind, letter, places in row.asked],
-        **lay_out(rows, len(prompts.system)),
+        **lay_out(rows, prompts.system),
     }

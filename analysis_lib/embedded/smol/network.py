@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -161,15 +162,18 @@ def project(net: Network, features: torch.Tensor, frames: int, grid: int) -> tor
     return pooled.reshape(-1, frames * grid * grid, out.shape[-1])
 
 
+def shown(net: Network, half: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A half's arrays as tensors on the device, and what the frozen tower sees: `features` (clips·T, 36, d)."""
+    on = {name: torch.from_numpy(value).to(device) for name, value in half.items() if isinstance(value, np.ndarray)}
+    return half | on | {"images": None, "features": patch_features(net, on["images"])}
+
+
 def embed(net: Network, half: dict[str, Any], grid: int) -> torch.Tensor:
-    """Embeddings (B, L, d) of a half of a batch, video tokens at the start of the rows that have a clip."""
-    words = net.frozen["embed"][half["ids"]]
-    images, video = half["images"], half["video"]
-    if not len(images):
-        return words
-    shown = project(net, patch_features(net, images), images.shape[1], grid)  # (clips, video, d)
-    with_video = torch.cat([shown, words[: len(images), video:]], 1)
-    return torch.cat([with_video, words[len(images) :]])
+    """Embeddings (B, L, d) of a half of a batch (`shown`), video tokens at the start of the rows that have a clip."""
+    words, video = net.frozen["embed"][half["ids"]], half["video"]
+    seen = project(net, half["features"], video // grid**2, grid)  # (clips, video, d)
+    with_video = torch.cat([seen, words[: len(seen), video:]], 1)
+    return torch.cat([with_video, words[len(seen) :]])
 
 
 def start_adapters(config: Any, seed: int) -> dict[str, torch.Tensor]:

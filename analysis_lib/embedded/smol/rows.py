@@ -18,7 +18,6 @@ from analysis_lib.inputs.records import LETTERS, Question
 from analysis_lib.models.prompts import build_prompt
 
 PROTOCOL = "mvbench"  # that of `llava` checkpoints in `families`
-IGNORE = -100  # no loss at this position
 
 
 @dataclass(frozen=True)
@@ -71,21 +70,20 @@ class Prompts:
 
 @dataclass
 class Row:
-    """One row under construction, `length` tokens at most. Arrays over its nodes: token id (0 where a video token
-    stands), parent (-1: none), depth, and the id to be said next (IGNORE: none)."""
+    """One row under construction, `length` tokens at most. Lists over its nodes: token id (0 where a video token
+    stands), parent (-1: none) and depth; and over what was asked: the branch, and the places where it says its ids."""
 
     length: int
     video: int
     ids: list[int]
     parents: list[int]
     depths: list[int]
-    wanted: list[int]
-    asked: list[tuple[str, bool, tuple[int, ...]]]  # kind, letter, positions of what is said
+    asked: list[tuple[Branch, range]]
 
     @classmethod
     def start(cls, length: int, video: int) -> Row:
         """A row that holds `video` video tokens and nothing else."""
-        return cls(length, video, [0] * video, list(range(-1, video - 1)), list(range(video)), [IGNORE] * video, [])
+        return cls(length, video, [0] * video, list(range(-1, video - 1)), list(range(video)), [])
 
     def add(self, branch: Branch) -> bool:
         """Add a branch, sharing what begins like another one; False if it does not fit."""
@@ -101,31 +99,41 @@ class Row:
             self.depths.append(self.depths[at] + 1 if at >= 0 else 0)
             self.parents.append(at)
             self.ids.append(token)
-            self.wanted.append(IGNORE)
             at = len(self.ids) - 1
-        places = tuple(range(at - len(branch.said) + 1, at + 1))
-        for place, token in zip(places, branch.said, strict=True):
-            self.wanted[place] = token
-        self.asked.append((branch.kind, branch.letter, places))
+        self.asked.append((branch, range(at - len(branch.said) + 1, at + 1)))
         return True
 
 
-def lay_out(rows: list[Row], system: int) -> dict[str, np.ndarray]:
-    """Rows as arrays: ids, wanted, positions (B, L) int64 and the attention mask (B, 1, L, system + L) float32, 0 where
-    a token may look and -inf elsewhere. L is the longest row; places that no token fills see the system text alone.
+def lay_out(rows: list[Row], system: tuple[int, ...]) -> dict[str, Any]:
+    """Rows behind the ids `system` as arrays: ids and positions (B, L) int64, the attention mask (B, 1, L, P + L)
+    float32, 0 where a token may look and -inf elsewhere, and `system` (P,). L is the longest row; places that no token
+    fills see the system text alone. What is to be said, n ids in all: `places` (n,), counted through all rows, `said`
+    (n,) and `lettered` (n,) bool; `asked` tells of each answer its kind, whether it is a letter, and which of the n
+    it is.
     """
-    length = max(len(row.ids) for row in rows)
+    length, start = max(len(row.ids) for row in rows), len(system)
     ids, positions = np.zeros((2, len(rows), length), np.int64)
-    wanted = np.full((len(rows), length), IGNORE, np.int64)
-    seen = np.zeros((len(rows), length, system + length), bool)
-    seen[:, :, :system] = True
+    seen = np.zeros((len(rows), length, start + length), bool)
+    seen[:, :, :start] = True
     for b, row in enumerate(rows):
         n = len(row.ids)
-        ids[b, :n], wanted[b, :n], positions[b, :n] = row.ids, row.wanted, np.array(row.depths) + system
-        own = seen[b, :, system:]
+        ids[b, :n], positions[b, :n] = row.ids, np.array(row.depths) + start
+        own = seen[b, :, start:]
         for i, parent in enumerate(row.parents):
             if parent >= 0:
                 own[i] = own[parent]
             own[i, i] = True
     mask = np.where(seen, np.float32(0), np.float32(-np.inf))[:, None]
-    return {"ids": ids, "wanted": wanted, "positions": positions, "mask": mask}
+    return {"ids": ids, "positions": positions, "mask": mask, "system": np.array(system), **_said(rows, length)}
+
+
+def _said(rows: list[Row], length: int) -> dict[str, Any]:
+    places, said, lettered, asked = [], [], [], []
+    for b, row in enumerate(rows):
+        for branch, at in row.asked:
+            asked.append((branch.kind, branch.letter, range(len(said), len(said) + len(at))))
+            places += [b * length + place for place in at]
+            said += branch.said
+            lettered += [branch.letter] * len(at)
+    arrays = {"places": np.array(places, np.int64), "said": np.array(said, np.int64), "lettered": np.array(lettered)}
+    return arrays | {"asked": asked}

@@ -11,25 +11,23 @@ import torch
 from analysis_lib.embedded import quiz, world
 from analysis_lib.embedded.smol import network
 from analysis_lib.embedded.smol.lessons import FRAMES, GRID, SIZE, TIMES, one_frame
-from analysis_lib.embedded.smol.rows import IGNORE, Prompts, Row, lay_out
+from analysis_lib.embedded.smol.rows import Prompts, Row, lay_out
 
-SEED, LENGTH, BATCH = 2_000_000, 144, 5  # of the clips (the benchmark's begin at 1,000,000), tokens a row, rows a pass
+SEED, LENGTH, BATCH = 2_000_000, 144, 15  # of the clips (the benchmark's begin at 1,000,000), tokens a row, rows a pass
 KINDS = (*quiz.TASKS, "still")
 
 Counts = Counter[tuple[str, str]]  # (kind, "letters right" | "letters" | "words right" | "words") -> number
 
 
 def count(half: dict[str, Any], found: torch.Tensor) -> Counts:
-    """Right and asked answers of a half of a batch. `found`: the argmax over the whole vocabulary wherever something
-    is to be said, in the order of places. An answer in words is right if all its words are."""
-    wanted = half["wanted"] != IGNORE
-    right = torch.zeros_like(wanted)
-    right[wanted] = found == half["wanted"][wanted]
+    """Right and asked answers of a half of a batch. `found` (n or more,): the argmax over the whole vocabulary wherever
+    something is to be said. An answer in words is right if all its words are."""
+    right = found[: len(half["said"])].cpu().numpy() == half["said"]
     counts: Counts = Counter()
-    for kind, letter, row, places in half["asked"]:
+    for kind, letter, numbers in half["asked"]:
         name = "letters" if letter else "words"
         counts[kind, name] += 1
-        counts[kind, f"{name} right"] += int(right[row, list(places)].all())
+        counts[kind, f"{name} right"] += int(right[numbers].all())
     return counts
 
 
@@ -59,13 +57,12 @@ def _questions(prompts: Prompts, kind: str, rngs: list[np.random.Generator]) -> 
     return {
         "images": np.repeat(images, FRAMES // images.shape[1], axis=1),
         "video": FRAMES * GRID * GRID,
-        "asked": [(kind, letter, b, places) for b, row in enumerate(rows) for kind, letter, places in row.asked],
-        **lay_out(rows, len(prompts.system)),
+        **lay_out(rows, prompts.system),
     }
 
 
-def answers(net: network.Network, prompts: Prompts, half: dict[str, Any]) -> torch.Tensor:
-    """Logits (n, V) wherever something is to be said, in the order of places."""
-    system = net.frozen["embed"][list(prompts.system)]
+def answers(net: network.Network, half: dict[str, Any]) -> torch.Tensor:
+    """Logits (n, V) wherever something is to be said, of a half that is on the device (`network.shown`)."""
+    system = net.frozen["embed"][half["system"]]
     states = network.decode(net, system, network.embed(net, half, GRID), half["positions"], half["mask"])
-    return network.logits(net, states[half["wanted"] != IGNORE])
+    return network.logits(net, states.flatten(0, 1).index_select(0, half["places"]))

@@ -26,8 +26,9 @@ from analysis_lib.embedded.smol import worker
 from analysis_lib.embedded.smol.base import NAME
 from analysis_lib.embedded.smol.card import Spent, write_card
 from analysis_lib.embedded.smol.folder import is_written, write_folder
+from analysis_lib.embedded.smol.learner import HALVES
 from analysis_lib.embedded.smol.lessons import Plan
-from analysis_lib.embedded.smol.worker import HALVES, Run, Stage
+from analysis_lib.embedded.smol.worker import Run, Stage
 from analysis_lib.errors import StudyError
 from analysis_lib.models.bases import check_base
 from analysis_lib.models.loading import device_for
@@ -41,10 +42,10 @@ STAGES = (
     Stage("more stills", 250, Plan(clips=2, drills=0.25, length=200, video=False, read=1.0), True, IMAGE),
     Stage(
         "video-words",
-        1600,
+        2000,
         Plan(clips=2, drills=0.25, length=224, video=True, lettered=0.25, shares=SHARES, busy=0.7, read=0.75),
     ),
-    Stage("video", 2400, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), True, "smol"),
+    Stage("video", 3000, Plan(clips=2, drills=0, length=264, video=True, shares=SHARES), True, "smol"),
 )
 PATIENCE = timedelta(days=7)  # for the other worker: on a busy machine, or a stopped one, a step can take hours
 
@@ -84,10 +85,20 @@ def _run_of(seed: int, place: torch.device, image: Path) -> Run:
 def _train(run: Run, base: Path, tower: Path) -> None:
     """Run what is left of the stages, in one process on a GPU, in two on a CPU."""
     (run.work / "meeting").unlink(missing_ok=True)
-    if run.device.type == "cuda":
-        worker.work(run, worker.build(run, base, tower))
+    if run.on_gpu:
+        with _quick_products():
+            worker.work(run, worker.build(run, base, tower))
     else:
         torch.multiprocessing.spawn(_start, (replace(run, workers=HALVES), base, tower), nprocs=HALVES)
+
+
+@contextmanager
+def _quick_products() -> Iterator[None]:
+    """A GPU's TF32 in products of float32, as is usual in training; the study itself keeps all digits."""
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(usual)
 
 
 @contextmanager
@@ -127,8 +138,8 @@ def _finish(run: Run, base: Path, tower: Path, folder: Path) -> None:
     for stage in run.stages:
         stored = torch.load(run.work / f"{stage.name}.pt", map_location="cpu", weights_only=True)
         took = stored["seconds"] - sum(earlier.seconds for earlier in spent)
-        spent.append(Spent(stage.name, stage.steps, HALVES * stage.plan.clips, took))
+        spent.append(Spent(stage.name, stage.steps, HALVES * stage.plan.clips, took, stored["device"]))
     if not is_written(stored["trained"], folder):
         write_folder(stored["trained"], base, tower, folder)
-        write_card(folder, seed=run.seed, device=run.device.type, spent=spent)
+        write_card(folder, seed=run.seed, spent=spent)
         print(f"{folder.name} is in {folder.parent}")

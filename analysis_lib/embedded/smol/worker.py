@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from analysis_lib.embedded.smol import base, network, projector, score, state
 from analysis_lib.embedded.smol.folder import read_folder
-from analysis_lib.embedded.smol.learner import Learner, loss_of, pace
+from analysis_lib.embedded.smol.learner import HALVES, Learner, learn, pace
 from analysis_lib.embedded.smol.lessons import Plan, make_half
+from analysis_lib.embedded.smol.replay import Pass, padded, replayed
 from analysis_lib.embedded.smol.rows import Prompts
 from analysis_lib.embedded.smol.wording import WORDINGS
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
-HALVES = 2
+AHEAD = 6  # processes that make halves for a GPU
 LOG_EVERY, VALIDATE_EVERY, VALIDATION_CLIPS = 25, 250, 30  # steps, steps, clips a kind
 STORE_SECONDS = 300
 KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "read", "still") for measure in state.MEASURES]
@@ -50,6 +53,11 @@ class Run:
     workers: int = 1
     origin: Path | None = None
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        return self.device.type == "cuda"
+
     def together(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over the workers."""
         if self.workers > 1:
@@ -69,6 +77,7 @@ class Task:
     net: network.Network
     prompts: Prompts
     learner: Learner
+    validation: list[dict[str, Any]]  # this worker's part of it
 
 
 def build(run: Run, folder: Path, tower: Path) -> Task:
@@ -85,7 +94,8 @@ def build(run: Run, folder: Path, tower: Path) -> Task:
     learner = Learner(_start(run, net, prompts), run.device)
     net.frozen = {name: tensor.to(run.device) for name, tensor in frozen.items()}
     net.trained, net.tower = learner.views, net.tower.to(run.device)
-    return Task(net, prompts, learner)
+    validation = score.validation(prompts, VALIDATION_CLIPS, run.rank, run.workers)
+    return Task(net, prompts, learner, validation)
 
 
 def _start(run: Run, net: network.Network, prompts: Prompts) -> dict[str, torch.Tensor]:
@@ -120,17 +130,24 @@ def work(run: Run, task: Task) -> None:
         task.learner.optimizer.state.clear()  # each stage begins with an optimizer of its own
         if run.rank == 0:
             trained = {name: view.detach().clone() for name, view in task.learner.views.items()}
-            state.save(run.work / f"{stage.name}.pt", {"trained": trained, "seconds": at["seconds"]})
+            facts = {"seconds": at["seconds"], "device": _name(run.device)}
+            state.save(run.work / f"{stage.name}.pt", {"trained": trained, **facts})
             state.keep(run.work, task.learner, at)
 
 
+def _name(device: torch.device) -> str:
+    """What the card calls it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, two cores"
+
+
 def _run_stage(run: Run, number: int, task: Task, at: dict[str, Any]) -> None:
-    stage, began, stored = run.stages[number], time.process_time() - at["seconds"], time.time()
+    stage, clock = run.stages[number], time.perf_counter if run.on_gpu else time.process_time
+    began, stored = clock() - at["seconds"], time.time()
+    halves, taught = iter(_halves(run, number, at["step"], task.prompts)), _taught(run, stage.plan, task)
     for step in range(at["step"], stage.steps):
-        halves = [_half(run, number, step, half, task) for half in range(run.rank, HALVES, run.workers)]
-        gradients, losses, counts = _learn(run, task, halves)
+        gradients, losses, counts = _learn(run, [next(halves) for _ in range(HALVES // run.workers)], taught)
         task.learner.step(gradients, pace(step, stage.steps, stage.falls))
-        at |= {"step": step + 1, "seconds": time.process_time() - began, "counts": at["counts"] + counts}
+        at |= {"step": step + 1, "seconds": clock() - began, "counts": at["counts"] + counts}
         _report(run, stage, task, at)
         if run.rank == 0:
             minutes = at["seconds"] / 60
@@ -141,27 +158,54 @@ def _run_stage(run: Run, number: int, task: Task, at: dict[str, Any]) -> None:
                 stored = time.time()
 
 
-def _half(run: Run, number: int, step: int, half: int, task: Task) -> dict[str, Any]:
-    made = make_half(np.random.default_rng([run.seed, number, step, half]), task.prompts, run.stages[number].plan)
-    return on(run.device, made)
+@dataclass(frozen=True)
+class _Halves:
+    """The halves of a stage's batches, by step and half."""
+
+    seeds: tuple[int, int]
+    prompts: Prompts
+    plan: Plan
+
+    def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
+        return make_half(np.random.default_rng([*self.seeds, *at]), self.prompts, self.plan)
 
 
-def on(device: torch.device, half: dict[str, Any]) -> dict[str, Any]:
-    """A half's arrays as tensors."""
-    return {k: torch.from_numpy(v).to(device) if isinstance(v, np.ndarray) else v for k, v in half.items()}
+def _as_made(half: dict[str, Any]) -> dict[str, Any]:
+    return half
 
 
-def _learn(run: Run, task: Task, halves: list[dict[str, Any]]) -> tuple[torch.Tensor, tuple[float, ...], score.Counts]:
+def _halves(run: Run, number: int, start: int, prompts: Prompts) -> DataLoader:
+    """This worker's halves from step `start` on, in order; on a GPU processes make them ahead."""
+    stage = run.stages[number]
+    wanted = [(step, half) for step in range(start, stage.steps) for half in range(run.rank, HALVES, run.workers)]
+    made, ahead = _Halves((run.seed, number), prompts, stage.plan), AHEAD if run.on_gpu else 0
+    return DataLoader(made, batch_size=None, sampler=wanted, num_workers=ahead, collate_fn=_as_made)
+
+
+def _taught(run: Run, plan: Plan, task: Task) -> Pass:
+    """The pass over a half as it is made."""
+    whole = partial(learn, task.net, task.learner)
+    recorded = replayed(whole) if run.on_gpu else whole
+
+    def taught(half: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        half = network.shown(task.net, half, run.device)
+        return recorded(padded(half, plan.length) if run.on_gpu else half)
+
+    return taught
+
+
+def _learn(
+    run: Run, halves: list[dict[str, Any]], taught: Pass
+) -> tuple[torch.Tensor, tuple[float, ...], score.Counts]:
     """The mean gradient over all halves of the batch, their losses on words and letters, and the counts."""
     counts: score.Counts = Counter()
-    losses = torch.zeros(2)
+    gradients, losses = torch.zeros(()), torch.zeros(2)
     for half in halves:
-        words, letters, found = loss_of(task.net, task.prompts, half)
-        ((words + letters) / HALVES).backward()
-        counts += found
-        losses += torch.stack([words.detach(), letters.detach()]).cpu() / HALVES
-    gradients = run.together(task.learner.gradients())
-    return gradients, tuple(run.together(losses).tolist()), run.counted(counts)
+        own, lost, found = taught(half)
+        counts += score.count(half, found)
+        gradients = gradients.to(own.device) + own
+        losses += lost.cpu() / HALVES
+    return run.together(gradients), run.together(losses).tolist(), run.counted(counts)
 
 
 def _report(run: Run, stage: Stage, task: Task, at: dict[str, Any]) -> None:
@@ -181,7 +225,6 @@ def _report(run: Run, stage: Stage, task: Task, at: dict[str, Any]) -> None:
 @torch.no_grad()
 def _validate(run: Run, task: Task) -> score.Counts:
     counts: score.Counts = Counter()
-    for half in score.validation(task.prompts, VALIDATION_CLIPS, run.rank, run.workers):
-        half = on(run.device, half)
-        counts += score.count(half, score.answers(task.net, task.prompts, half).argmax(-1))
+    for half in task.validation:
+        counts += score.count(half, score.answers(task.net, network.shown(task.net, half, run.device)).argmax(-1))
     return run.counted(counts)
