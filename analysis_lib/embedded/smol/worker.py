@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from analysis_lib.embedded.smol.rows import Prompts
 from analysis_lib.embedded.smol.wording import WORDINGS
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
-AHEAD = 6  # processes that make halves for a GPU
+AHEAD = min(6, os.cpu_count() or 1)  # processes that make halves for a GPU
 LOG_EVERY, VALIDATE_EVERY, VALIDATION_CLIPS = 25, 250, 30  # steps, steps, clips a kind
 STORE_SECONDS = 300
 KEYS = [(kind, measure) for kind in (*WORDINGS, "drill", "read", "still") for measure in state.MEASURES]
