@@ -51,12 +51,13 @@ class Answer:
     def read(self, logits: torch.Tensor, state: str) -> list[dict[str, Any]]:
         """What rows of last-position logits (C, V) say, as columns named after the state of the model ("base", "knock",
         …): p_STATE, margin_STATE, p_answer, prediction and correct. A table takes those that it has."""
-        logits = logits.double().cpu()
+        logits = logits.double()  # on their device: a GPU reads so many vocabularies faster than it hands them over
         total = logits.logsumexp(-1)  # (C,)
         right, ids = self.sample.answer, self.inputs.letter_ids
         letters = logits[:, ids]  # (C, options), or (C, 1) for an open-ended answer, whose rivals are all other words
         others = letters if self.sample.options else logits
-        others = others.index_fill(1, torch.tensor([right if self.sample.options else ids[0]]), -torch.inf)
+        left_out = torch.tensor([right if self.sample.options else ids[0]], device=logits.device)
+        others = others.index_fill(1, left_out, -torch.inf)
         p_token = (logits[:, self.token] - total).exp().tolist()
         p_answer = (letters[:, right] - total).exp().tolist()
         margins = (letters[:, right] - others.amax(1)).tolist()
