@@ -67,6 +67,9 @@ def keywords(lens: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
         part = shares[shares["kind"] == kind]
         _whiskers(left, part, np.arange(len(part)) + shift, across=False, width=0.8)
     plt.setp(left.containers[1], hatch="////")
+    layers = sorted(shares["layer"].unique())
+    step = -(-len(layers) // 12)
+    left.set_xticks(range(0, len(layers), step), layers[::step])
     left.set(xlabel="layer", ylabel="share of the kind's hits on video tokens (%)")
     left.tick_params(axis="x", labelsize=7)
     note = f"mean of {table['n_samples'].max()} questions, 95 % intervals"

@@ -58,7 +58,7 @@ class Claim:
         return self._number("{0} ({1} to {2}) {3}")
 
     def _number(self, form: str) -> str:
-        numbers = [f"{x:.{2 if 'depth' in self.unit else 1}f}" for x in (self.effect, self.low, self.high)]
+        numbers = [f"{x:z.{2 if 'depth' in self.unit else 1}f}" for x in (self.effect, self.low, self.high)]
         said = form.format(*numbers, self.unit).replace("-", "−")
         return "no effect to locate" if np.isnan(self.effect) else said
 

@@ -6,6 +6,7 @@ gives plausible nonsense."""
 import ctypes
 import itertools
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ from analysis_lib.models.records import VideoLLM
 from analysis_lib.models.skeleton import check_prompt, skeleton
 from analysis_lib.models.torchvision_ops import ensure_torchvision
 
+LEAST = (5, 23)  # of transformers: earlier ones ignore the features that `merging.model_inputs` hands over, silently
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
     """Load a model for inference, with SDPA attention. `dtype` auto: float32 on a CPU, the checkpoint's own on a GPU.
-    `device` auto: cuda if there is one, and all GPUs if the model does not fit the first. Raises StudyError for weights
-    that do not fit the model, a processor or prompt that does not, and for anything that `checkpoints.find` refuses,
-    all before memory for the model is asked for."""
+    `device` auto: cuda if there is one, and all GPUs if the model does not fit the first. Raises StudyError for a
+    transformers that is too old, for weights that do not fit the model, a processor or prompt that does not, and for
+    anything that `checkpoints.find` refuses, all before memory for the model is asked for."""
+    _check_transformers()
     place = device_for(device)
     source = checkpoints.find(model)
     folder, revision = (source, None) if isinstance(source, Path) else checkpoints.fetch(source)
@@ -71,6 +74,15 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
         vlm, hf=(hf.to(place) if device_map is None else hf).eval().requires_grad_(False),
         weights_sha256=checkpoints.weights_sha256(folder), device=place, dtype=hf.dtype,
     )  # fmt: skip
+
+
+def _check_transformers() -> None:
+    found = version("transformers")
+    if tuple(int(number) for number in found.split(".")[:2]) < LEAST:
+        needed = ".".join(map(str, LEAST))
+        raise StudyError(
+            f"transformers {found} is installed, which drops a video's tokens; {needed} or later is needed"
+        )
 
 
 def device_for(device: str) -> torch.device:

@@ -58,6 +58,15 @@ def test_bad_device_and_dtype(tiny_model_dir):
             load_model(str(tiny_model_dir), **wrong)
 
 
+@pytest.mark.parametrize(
+    "found, refused", [("5.17.0", True), ("4.57.1", True), ("5.23.0", False), ("6.0.0.dev0", False)]
+)
+def test_an_old_transformers_is_refused(monkeypatch, found, refused):
+    monkeypatch.setattr(loading, "version", lambda _: found)
+    with pytest.raises(StudyError, match=f"transformers {found} is installed.*5.23" if refused else "unknown device"):
+        loading.load_checkpoint("embedded", device="tpu")
+
+
 def test_hash_changes_with_the_weights(tiny_vlm, copy):
     assert len(tiny_vlm.weights_sha256) == 64
     edit_weights(copy, lambda t: t[NORM].add_(1e-3))
