@@ -98,12 +98,13 @@ def edge_set_knockouts(answer: Answer, measure: str, edge_sets: Sequence[str], r
 
 def frame_pair_knockouts(answer: Answer, request: Request) -> Rows:
     """One row per pair of frames, and per group of pairs (`edges.frame_edge_sets`), cut in all layers."""
-    depth = len(decoder_layers(answer.vlm))
+    depth, roles = len(decoder_layers(answer.vlm)), answer.inputs.roles
+    named = frame_edge_sets(int(roles.frame_of.max()), both_ways=roles.both_ways)
     everywhere = Window(1, 1, depth, tuple(range(1, depth + 1)))
     span = {"first_layer": 1, "last_layer": depth}
     cuts = [
         ({"edge_set": name, "query_frame": query, "key_frame": key, "distance": distance} | span, everywhere)
-        for name, (query, key, distance) in frame_edge_sets(int(answer.inputs.roles.frame_of.max())).items()
+        for name, (query, key, distance) in named.items()
     ]
     return cut_rows(answer, "pairs", cuts, request)
 
