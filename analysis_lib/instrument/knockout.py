@@ -53,7 +53,8 @@ def knockout_logits(
     _check_conditions(vlm, inputs, conditions)
     if not conditions:
         return torch.empty(0, output_head(vlm).out_features), Receipt()
-    rows, full = {}, {key: fully_blocked_rows(blocked, inputs.roles.ahead) for key, blocked in _distinct(conditions).items()}
+    rows, distinct = {}, _distinct(conditions)
+    full = {key: fully_blocked_rows(blocked, inputs.roles.ahead) for key, blocked in distinct.items()}
     full_rows = sum(full[id(condition.blocked)] for condition in conditions if condition.window.layers)
     receipt = Receipt(conditions=len(conditions), fully_blocked_rows=full_rows)
     for chunk, found, fired, sent in MODES[mode](vlm, inputs, conditions, batch):
