@@ -61,7 +61,7 @@ def blocked_edges(name: str, roles: Roles) -> np.ndarray:
     block = np.zeros((len(frame), len(frame)), bool)
     block[np.ix_(queries, keys)] = True
     block &= roles.readable
-    if len(frames) == 2 and not block.any():
+    if len(frames) == 2 and frames[0] > frames[1] and not block.any():
         raise StudyError(f"edge set {name!r} holds no edge: frame {frames[1]} cannot read a later frame")
     return block
 

@@ -62,13 +62,13 @@ def pathway_ranges(n_layers: int, family: str = "llava", *, given: Mapping[str, 
 
 
 def effective_pathway(roles: Roles, n_layers: int, ranges: Ranges, *, strict: bool = False) -> Masks:
-    """The pathway's cut edges in each layer. `strict` gives all text after the first video token, up to but without the
-    last position, the question's limits."""
+    """The pathway's cut edges in each layer. `strict` gives all text that may read a video token (in most models, all
+    after the first), up to but without the last position, the question's limits."""
+    readable = roles.readable
     video, last, question = (_member(roles, name) for name in ("video", "last", "question_block"))
     if strict:
-        question = _member(roles, "text") & (np.cumsum(video) > 0) & ~last
+        question = _member(roles, "text") & (readable & video).any(1) & ~last
     integrated, answered = (max(layers, default=0) for layers in (ranges.video_question, ranges.question_last))
-    readable = roles.readable
     rules = [  # edges, and the layers in which they are open
         (last[:, None] & (video | last), ()),
         (blocked_edges("cross-frame", roles), ranges.cross_frame),

@@ -231,6 +231,10 @@ def test_pathways_close_edges_to_later_frames_too(vlm, inputs, masks):
     kept, total = pathways.edges_kept(masks["effective"], roles.ahead)
     assert total == DEPTH * len(open_edges(inputs))
     assert kept == total - sum(int(mask.sum()) for mask in masks["effective"])
+    text = roles.positions("text")[:-1]
+    assert not (roles.readable & ~masks["strict"][2])[np.ix_(text, video)].any()  # also the mark before the first frame
+    routes = pathways.leak_report(roles, masks["strict"], named=pathways.STOPS)
+    assert not (routes["open"] & ~routes["named"]).any() and routes["open"].any()
     _, receipt = pathways.run_pathways(vlm, inputs, masks)
     assert receipt.max_blocked_weight == 0 and receipt.fired == receipt.expected == 2 * DEPTH
 
