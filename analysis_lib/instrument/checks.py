@@ -150,14 +150,13 @@ def _around_all_cuts(vlm: VideoLLM, inputs: Inputs) -> float:
 
 
 def _by_later_frames(vlm: VideoLLM, inputs: Inputs) -> float:
-    """How much the states of the first frame change with all that comes after it, when no video token may read another
-    frame or text: not at all, unless frames read later ones in a way that the model's mask does not show. An edge set
-    holds what that mask opens, so such reading could not be cut."""
+    """How much the states of the first frame change with all that comes after it, when all edges to later positions are
+    cut: not at all, unless frames read later ones by a way that the masks of the decoder's call do not show. Edge sets
+    hold what these open, so such reading could not be cut."""
     first = inputs.roles.positions("frame 1")
     after = int(first[-1]) + 1
     other = replace(inputs, embeds=torch.cat([inputs.embeds[:, :after], -inputs.embeds[:, after:]], 1))
-    named = [blocked_edges(name, inputs.roles) for name in ("cross-frame", "text->video")]
-    blocked = torch.from_numpy(np.any(named, axis=0)).to(vlm.device)[None, None]
+    blocked = torch.from_numpy(np.triu(inputs.roles.readable, 1)).to(vlm.device)[None, None]
     with attention_mask_hooks(vlm, in_all_layers(vlm, blocked)):
         one, two = (clean_pass(vlm, given).video[:, : len(first)] for given in (inputs, other))
     return _gap(one, two)
