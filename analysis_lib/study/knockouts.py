@@ -120,7 +120,7 @@ def cut_rows(answer: Answer, what: str, cuts: Sequence[Cut], request: Request) -
     blocked = {own["edge_set"]: blocked_edges(own["edge_set"], answer.inputs.roles) for own, _ in cuts}
     empty = [name for name, edges in blocked.items() if not edges.any()]
     if empty:
-        raise StudyError(f"{', '.join(empty)} holds no edge in this prompt (queries read what the model lets them); leave it out")
+        raise StudyError(f"{', '.join(empty)} holds no edge in this prompt (no query reads these keys); leave it out")
     conditions = [
         Condition(own["edge_set"], window, blocked[own["edge_set"]], (own["head"],) if "head" in own else ())
         for own, window in cuts
