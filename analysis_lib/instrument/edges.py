@@ -1,10 +1,12 @@
 """Edge sets and layer windows: what a knockout cuts, and where.
 
-An edge is one (query, key) pair with key <= query: the query position may read the key position. An edge set is a
-block of edges named `source->destination` by roles: `video->question` cuts what the question's positions read from
-video tokens. `cross-frame` cuts what video tokens read from earlier frames, leaving their own frame and all text open;
-`cross-frame@3` only what they read three frames earlier, `frame 2->frame 5` what frame 5 reads from frame 2, and
-`frame 2->later frames` and `earlier frames->frame 5` the column and the row of such pairs.
+An edge is one (query, key) pair where the query position may read the key position: itself, an earlier one, or a later
+one that the model's own mask leaves open (`Roles.readable`). An edge set is a block of edges named
+`source->destination` by roles: `video->question` cuts what the question's positions read from video tokens.
+`cross-frame` cuts what video tokens read from other frames, leaving their own frame and all text open; `cross-frame@3`
+only what they read three frames away, `frame 2->frame 5` what frame 5 reads from frame 2, and `frame 2->later frames`
+and `earlier frames->frame 5` the column and the row of such pairs. In most models other frames are earlier ones; where
+frames read each other both ways, `frame 2->other frames` and `other frames->frame 5` are the whole column and row.
 As in the paper, `question` in these names is the whole block from `Question:` to the last option, `question_only` the
 bare sentence, and where source and destination are the same, the diagonal is cut too (`last->last` is the last
 position's view of itself). Windows say in which layers an edge set is cut (paper, section 3)."""
@@ -31,13 +33,13 @@ ENDS = (
 )  # fmt: skip
 FRAME = re.compile(r"frame ([1-9]\d*)")  # counted from 1
 DISTANCE = re.compile(r"cross-frame@([1-9]\d*)")
-OTHERS = re.compile(r"frame [1-9]\d*->later frames|earlier frames->frame [1-9]\d*")
+OTHERS = re.compile(r"frame [1-9]\d*->(later|other) frames|(earlier|other) frames->frame [1-9]\d*")
 STYLES = ("center", "inverse", "top_down", "bottom_up")
 
 
 def blocked_edges(name: str, roles: Roles) -> np.ndarray:
-    """(n, n) bool [query, key], True where the edge set cuts; only edges with key <= query are set. Raises StudyError
-    for names that are no edge set, and for frames that the clip does not have."""
+    """(n, n) bool [query, key], True where the edge set cuts; only edges of `roles.readable` are set. Raises StudyError
+    for names that are no edge set, for frames that the clip does not have, and for what a frame cannot read."""
     check_edge_set(name)
     frame, distance = roles.frame_of, DISTANCE.fullmatch(name)
     frames = [int(number) for number in FRAME.findall(name)]
@@ -46,39 +48,44 @@ def blocked_edges(name: str, roles: Roles) -> np.ndarray:
         raise StudyError(f"edge set {name!r} needs {needed} frames; the clip has {frame.max()}")
     if name in ("earlier frames->frame 1", f"frame {frame.max()}->later frames"):
         raise StudyError(f"edge set {name!r} holds no edge in a clip of {frame.max()} frames")
-    earlier = np.where(frame > 0, frame[:, None] - frame, 0)  # (n, n) frames that the key lies before the query
+    video = frame > 0  # (n,)
+    earlier = np.where(video[:, None] & video, frame[:, None] - frame, 0)  # (n, n) frames the key lies before the query
     if distance:
-        return earlier == int(distance[1])
+        return roles.readable & (abs(earlier) == int(distance[1]))
     if name == "cross-frame":
-        return earlier > 0
-    if OTHERS.fullmatch(name):
-        return (earlier > 0) & (frame == frames[0] if "later" in name else frame[:, None] == frames[0])
+        return roles.readable & (earlier != 0)
+    if others := OTHERS.fullmatch(name):
+        apart = earlier != 0 if "other" in others.groups() else earlier > 0
+        return roles.readable & apart & (frame == frames[0] if others[1] else frame[:, None] == frames[0])
     keys, queries = (roles.positions("question_block" if end == "question" else end) for end in name.split("->"))
     block = np.zeros((len(frame), len(frame)), bool)
     block[np.ix_(queries, keys)] = True
-    return np.tril(block)
+    block &= roles.readable
+    if len(frames) == 2 and frames[0] > frames[1] and not block.any():
+        raise StudyError(f"edge set {name!r} holds no edge: frame {frames[1]} cannot read a later frame")
+    return block
 
 
 def check_edge_set(name: str) -> None:
-    """Raise StudyError, listing the known names, if `name` is no edge set, or one frame's view of a later one."""
+    """Raise StudyError, listing the known names, if `name` is no edge set."""
     ends = name.split("->")
     pair = len(ends) == 2 and all(end in ENDS or FRAME.fullmatch(end) for end in ends)
     if not (name == "cross-frame" or DISTANCE.fullmatch(name) or OTHERS.fullmatch(name) or pair):
         known = f"{', '.join(EDGE_SETS)}, source->destination of {', '.join(ENDS)} and frames (frame 2->frame 5)"
         more = "frame 2->later frames, earlier frames->frame 5, or cross-frame@3 (3 apart)"
         raise StudyError(f"unknown edge set {name!r}; known: {known}, {more}")
-    numbers = [int(found[1]) for end in ends if (found := FRAME.fullmatch(end))]
-    if len(numbers) == 2 and numbers[0] > numbers[1]:
-        raise StudyError(f"edge set {name!r} holds no edge: frame {numbers[1]} cannot read a later frame")
 
 
-def frame_edge_sets(n_frames: int) -> dict[str, tuple[int, int, int]]:
+def frame_edge_sets(n_frames: int, *, both_ways: bool = False) -> dict[str, tuple[int, int, int]]:
     """Every pair of frames, as name: (query frame, key frame, distance), 1-based; then all pairs of one query frame,
-    of one key frame, and of one distance, and all together. 0 stands for all."""
+    of one key frame, and of one distance, and all together. 0 stands for all. Queries are the later frames, unless
+    frames read each other `both_ways`."""
     frames = range(1, n_frames + 1)
-    pairs = {f"frame {key}->frame {query}": (query, key, query - key) for query in frames for key in range(1, query)}
-    rows = {f"earlier frames->frame {query}": (query, 0, 0) for query in frames[1:]}
-    columns = {f"frame {key}->later frames": (0, key, 0) for key in frames[:-1]}
+    pairs = [(query, key) for query in frames for key in frames if key < query or both_ways and key > query]
+    pairs = {f"frame {key}->frame {query}": (query, key, abs(query - key)) for query, key in pairs}
+    before, after, alone = ("other", "other", 0) if both_ways else ("earlier", "later", 1)
+    rows = {f"{before} frames->frame {query}": (query, 0, 0) for query in frames[alone:]}
+    columns = {f"frame {key}->{after} frames": (0, key, 0) for key in frames[: n_frames - alone]}
     distances = {f"cross-frame@{distance}": (0, 0, distance) for distance in range(1, n_frames)}
     return pairs | rows | columns | distances | {"cross-frame": (0, 0, 0)}
 

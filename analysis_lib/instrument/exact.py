@@ -7,10 +7,11 @@
       .     ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·    ·  ·  ·  ·    below: the clean pass, stored once
       1     ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·    ·  ·  ·  ·
 
-The decoder is causal, so rows before the first cut query row never change, and below a window nothing does. One clean
-pass keeps every layer's input, keys and values (`·`). Then the unmodified decoder layers are called on the rows marked
-`X` alone, with the clean keys and values of the earlier rows before theirs. All conditions walk up together, in one
-call a layer (`grouped.py`). Each joins at its window's first layer, and those that have cut the same so far are one."""
+The decoder is causal, so rows before the first cut query row never change, and below a window nothing does; rows that
+read each other both ways count as one. One clean pass keeps every layer's input, keys and values (`·`). Then the
+unmodified decoder layers are called on the rows marked `X` alone, with the clean keys and values of the earlier rows
+before theirs. All conditions walk up together, in one call a layer (`grouped.py`). Each joins at its window's first
+layer, and those that have cut the same so far are one."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence

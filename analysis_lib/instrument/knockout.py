@@ -53,7 +53,8 @@ def knockout_logits(
     _check_conditions(vlm, inputs, conditions)
     if not conditions:
         return torch.empty(0, output_head(vlm).out_features), Receipt()
-    rows, full = {}, {key: fully_blocked_rows(blocked) for key, blocked in _distinct(conditions).items()}
+    rows, distinct = {}, _distinct(conditions)
+    full = {key: fully_blocked_rows(blocked, inputs.roles.ahead) for key, blocked in distinct.items()}
     full_rows = sum(full[id(condition.blocked)] for condition in conditions if condition.window.layers)
     receipt = Receipt(conditions=len(conditions), fully_blocked_rows=full_rows)
     for chunk, found, fired, sent in MODES[mode](vlm, inputs, conditions, batch):
@@ -112,8 +113,9 @@ MODES = {"exact": _exact, "full": _full}
 def _check_conditions(vlm: VideoLLM, inputs: Inputs, conditions: Sequence[Condition]) -> None:
     depth = len(decoder_layers(vlm))
     for blocked in _distinct(conditions).values():
-        if blocked.shape != (inputs.n, inputs.n) or np.triu(blocked, 1).any():
-            raise StudyError(f"blocked edges must be ({inputs.n}, {inputs.n}) with key <= query; got {blocked.shape}")
+        if blocked.shape != (inputs.n, inputs.n) or (np.triu(blocked, 1) & ~np.asarray(inputs.roles.ahead)).any():
+            wanted = f"({inputs.n}, {inputs.n}) with key <= query, or later keys that the model's mask opens"
+            raise StudyError(f"blocked edges must be {wanted}; got {blocked.shape}")
     for condition in conditions:
         if any(not 1 <= layer <= depth for layer in condition.window.layers):
             raise StudyError(f"window {condition.window.layers} does not fit a model of {depth} layers")

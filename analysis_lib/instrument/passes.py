@@ -27,6 +27,7 @@ from analysis_lib.models.decoder import (
     decoder_of,
     mixer_of,
     moving_layers,
+    opened,
     unembed,
 )
 from analysis_lib.models.records import Inputs, VideoLLM
@@ -166,7 +167,7 @@ def seen_under(own: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
     if own is None:
         n = states.shape[1]
         return torch.ones(1, 1, n, n, dtype=torch.bool, device=states.device).tril()
-    return own if own.dtype == torch.bool else own == 0
+    return opened(own)
 
 
 def in_form_of(own: torch.Tensor | None, seen: torch.Tensor) -> torch.Tensor:

@@ -62,28 +62,30 @@ def pathway_ranges(n_layers: int, family: str = "llava", *, given: Mapping[str, 
 
 
 def effective_pathway(roles: Roles, n_layers: int, ranges: Ranges, *, strict: bool = False) -> Masks:
-    """The pathway's cut edges in each layer. `strict` gives all text after the first video token, up to but without the
-    last position, the question's limits."""
+    """The pathway's cut edges in each layer. `strict` gives all text that may read a video token (in most models, all
+    after the first), up to but without the last position, the question's limits."""
+    readable = roles.readable
     video, last, question = (_member(roles, name) for name in ("video", "last", "question_block"))
     if strict:
-        question = _member(roles, "text") & (np.cumsum(video) > 0) & ~last
+        question = _member(roles, "text") & (readable & video).any(1) & ~last
     integrated, answered = (max(layers, default=0) for layers in (ranges.video_question, ranges.question_last))
     rules = [  # edges, and the layers in which they are open
-        (_block(last, video | last), ()),
+        (last[:, None] & (video | last), ()),
         (blocked_edges("cross-frame", roles), ranges.cross_frame),
-        (_block(question, video), ranges.video_question),
-        (_block(last, question), ranges.question_last),
-        (_block(video, video), range(1, integrated + 1)),
-        (_block(question, question), range(1, answered + 1)),
+        (question[:, None] & video, ranges.video_question),
+        (last[:, None] & question, ranges.question_last),
+        (video[:, None] & video, range(1, integrated + 1)),
+        (question[:, None] & question, range(1, answered + 1)),
     ]
     layers = range(1, n_layers + 1)
-    return [np.any([edges for edges, opened in rules if layer not in opened], axis=0) for layer in layers]
+    return [readable & np.any([edges for edges, opened in rules if layer not in opened], axis=0) for layer in layers]
 
 
 def random_control(roles: Roles, masks: Masks, *, seed: int | Sequence[int]) -> Masks:
     """As many edges as `masks` cut, drawn at random, as published: the same number in every layer, a new draw in each,
     from all edges between positions that are not before the video."""
-    pool = np.flatnonzero(np.tri(len(roles.names), dtype=bool) & (np.cumsum(roles.frame_of) > 0))
+    begun = np.cumsum(roles.frame_of) > 0
+    pool = np.flatnonzero(roles.readable & begun[:, None] & begun)
     total = sum(int(mask.sum()) for mask in masks)
     if (most := ceil(total / len(masks))) > len(pool):
         known = f"only {len(pool)} are not before the video"
@@ -118,10 +120,6 @@ def _member(roles: Roles, which: str) -> np.ndarray:
     return np.isin(np.arange(len(roles.names)), roles.positions(which))
 
 
-def _block(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    return np.tril(queries[:, None] & keys)
-
-
 def _drawn(pools: Sequence[tuple[np.ndarray, int]], masks: Masks, seed: int | Sequence[int]) -> Masks:
     """Masks like `masks`, with so many edges of each pool of flat indices, divided evenly among the layers."""
     drawn, rng = [np.zeros(mask.size, bool) for mask in masks], np.random.default_rng(seed)
@@ -133,12 +131,12 @@ def _drawn(pools: Sequence[tuple[np.ndarray, int]], masks: Masks, seed: int | Se
 
 
 def _edge_groups(roles: Roles) -> np.ndarray:
-    """(n, n) int, which group an edge belongs to; -1 above the diagonal."""
+    """(n, n) int, which group an edge belongs to; -1 where there is none."""
     kinds = ("system", "video", "frame_text", "question_block", "tail", "last")
     kind = sum(i * _member(roles, name) for i, name in enumerate(kinds))  # (n,)
     groups = kind[:, None] * len(kinds) + kind
     groups[blocked_edges("cross-frame", roles)] = len(kinds) ** 2
-    return np.where(np.tri(len(kind), dtype=bool), groups, -1)
+    return np.where(roles.readable, groups, -1)
 
 
 def run_pathways(
@@ -155,16 +153,16 @@ def run_pathways(
         for layer in moving_layers(vlm)
     }
     logits, fired = masked_logits(vlm, inputs, stacked)
-    full = sum(map(fully_blocked_rows, chain.from_iterable(pathways.values())))
+    full = sum(fully_blocked_rows(mask, inputs.roles.ahead) for mask in chain.from_iterable(pathways.values()))
     receipt = Receipt(fired=fired, expected=len(stacked), fully_blocked_rows=full, conditions=len(pathways))
     pick = sum(inputs.input_ids) % len(pathways)
     alone = measure(vlm, inputs, {layer: mask[[pick]] for layer, mask in stacked.items()}, logits[pick])
     return dict(zip(pathways, logits, strict=True)), receipt.merge(alone).check(vlm.dtype)
 
 
-def edges_kept(masks: Masks) -> tuple[int, int]:
-    """Edges left open and all causal edges, each summed over layers (not heads)."""
-    total = len(masks) * int(np.tri(len(masks[0])).sum())
+def edges_kept(masks: Masks, ahead: np.ndarray | bool = False) -> tuple[int, int]:
+    """Edges left open and all edges, each summed over layers (not heads); `ahead` as in `Roles`."""
+    total = len(masks) * int(_readable(masks, ahead).sum())
     return total - sum(int(mask.sum()) for mask in masks), total
 
 
@@ -185,29 +183,37 @@ def leak_report(roles: Roles, masks: Masks, *, named: Sequence[str] = ("question
 
 def _arrival(roles: Roles, masks: Masks, stops: Sequence[str]) -> int:
     """The layer in which video, going through all of `stops` in turn, first reaches the last position; 0 if never."""
-    groups = [roles.positions(stop) for stop in (*stops, "last")]
+    groups, readable = [roles.positions(stop) for stop in (*stops, "last")], roles.readable
     reached = [roles.positions("video"), *(np.empty(0, int) for _ in groups)]
     for layer, cut in enumerate(masks, start=1):
         before = list(reached)
         for i, group in enumerate(groups, start=1):
             sources = np.concatenate(before[i - 1 : i + 1])  # from the stop before, or spreading inside this one
-            open_edges = ~cut[np.ix_(group, sources)] & (sources <= group[:, None])
+            at = np.ix_(group, sources)
+            open_edges = readable[at] & ~cut[at]
             reached[i] = np.union1d(before[i], group[open_edges.any(1)])
         if len(reached[-1]):
             return layer
     return 0
 
 
-def live_rows(masks: Masks) -> list[np.ndarray]:
-    """Positions whose state the last position's answer needs: L + 1 arrays (n,) bool, below layer 1, above it, …."""
-    live = [np.arange(len(masks[0])) == len(masks[0]) - 1]
+def _readable(masks: Masks, ahead: np.ndarray | bool) -> np.ndarray:
+    """(n, n) bool, all edges there are, as `Roles.readable`."""
+    return np.tri(len(masks[0]), dtype=bool) | ahead
+
+
+def live_rows(masks: Masks, ahead: np.ndarray | bool = False) -> list[np.ndarray]:
+    """Positions whose state the last position's answer needs: L + 1 arrays (n,) bool, below layer 1, above it, ….
+    `ahead` as in `Roles`."""
+    live, readable = [np.arange(len(masks[0])) == len(masks[0]) - 1], _readable(masks, ahead)
     for cut in reversed(masks):  # a position is needed if one that is needed above reads it
-        live.append(live[-1] | np.tril(~cut)[live[-1]].any(0))
+        live.append(live[-1] | (readable & ~cut)[live[-1]].any(0))
     return live[::-1]
 
 
-def flops_kept(vlm: VideoLLM, masks: Masks) -> float:
-    """Share (0..1) of the multiplications of a dense pass (all rows, all causal edges) that an exact one still needs.
+def flops_kept(vlm: VideoLLM, masks: Masks, ahead: np.ndarray | bool = False) -> float:
+    """Share (0..1) of the multiplications of a dense pass (all rows, all edges) that an exact one still needs; `ahead`
+    as in `Roles`.
 
     Counted are the decoder's linear maps (keys and values for every row that a live row may read, the rest for live
     rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not. A layer with a
@@ -218,11 +224,11 @@ def flops_kept(vlm: VideoLLM, masks: Masks) -> float:
     per_row = width * (2 * heads * head + 3 * inner_width(vlm))  # query and output maps, gated feed-forward
     per_key_row = width * 2 * (config.num_key_value_heads or heads) * head
     attending, feed_forward = (per_row, per_key_row, 2 * heads * head), width * 3 * inner_width(vlm)
-    n, live, spent, dense = len(masks[0]), live_rows(masks), 0, 0
+    n, live, readable, spent, dense = len(masks[0]), live_rows(masks, ahead), _readable(masks, ahead), 0, 0
     for layer, below, above, cut in zip(decoder_layers(vlm), live, live[1:], masks, strict=False):
         row, key_row, edge = attending if attention_of(layer) is not None else _mixing(layer, feed_forward)
-        spent += row * above.sum() + key_row * below.sum() + edge * np.tril(~cut)[above].sum()
-        dense += n * (row + key_row) + edge * n * (n + 1) // 2
+        spent += row * above.sum() + key_row * below.sum() + edge * (readable & ~cut)[above].sum()
+        dense += n * (row + key_row) + edge * int(readable.sum())
     return float(spent / dense)
 
 

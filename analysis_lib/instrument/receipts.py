@@ -75,9 +75,10 @@ def merged(receipts: Sequence[Mapping[str, float]]) -> Receipt:
     return Receipt(**{f.name: how([r.get(f.name, f.default) for r in receipts]) for f, how in join.items()})
 
 
-def fully_blocked_rows(blocked: np.ndarray) -> int:
-    """How many rows of (n, n) bool [query, key], True = cut, have no open key."""
-    return int((blocked.sum(1) == np.arange(1, len(blocked) + 1)).sum())
+def fully_blocked_rows(blocked: np.ndarray, ahead: np.ndarray | bool) -> int:
+    """How many rows of (n, n) bool [query, key], True = cut, have no open key; `ahead` as in `Roles`."""
+    later = np.broadcast_to(ahead, blocked.shape).sum(1)  # (n,) keys after the query's position
+    return int((blocked.sum(1) == np.arange(1, len(blocked) + 1) + later).sum())
 
 
 @torch.no_grad()

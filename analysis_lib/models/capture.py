@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from analysis_lib.errors import SampleError, StudyError
-from analysis_lib.models.decoder import decoder_of
+from analysis_lib.models.decoder import decoder_of, opened
 from analysis_lib.models.records import VideoLLM
 
 NOT_OURS = ("inputs_embeds", "input_ids", "use_cache", "past_key_values", "return_dict", "logits_to_keep")
@@ -56,6 +57,16 @@ def encode_once(vlm: VideoLLM, given: Mapping[str, Any]) -> tuple[torch.Tensor, 
             if torch.equal(decoder_call(vlm, encoded)[0], embeds):
                 return embeds, kwargs, encoded
     return embeds, kwargs, dict(given)
+
+
+def reads_ahead(kwargs: Mapping[str, Any]) -> np.ndarray | bool:
+    """(n, n) bool [query, key > query], the later positions that each may read in some layer, by the masks in a
+    decoder's call: one, or one for each kind of layer. False if there are none: the model is causal."""
+    masks = kwargs.get("attention_mask")
+    masks = masks.values() if isinstance(masks, Mapping) else [masks]
+    seen = [opened(mask)[0, 0] for mask in masks if mask is not None and mask.ndim == 4]
+    ahead = torch.stack(seen).any(0).triu(1) if seen else torch.zeros(1)
+    return ahead.cpu().numpy() if ahead.any() else False
 
 
 @contextmanager

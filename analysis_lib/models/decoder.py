@@ -30,6 +30,11 @@ def decode(vlm: VideoLLM, inputs: Inputs, **cache: Any) -> torch.Tensor:
     return decoder_of(vlm.hf)(inputs_embeds=inputs.embeds, **kwargs).last_hidden_state
 
 
+def opened(mask: torch.Tensor) -> torch.Tensor:
+    """A mask of a model, bool or what is added to scores, as bool: True = open."""
+    return mask if mask.dtype == torch.bool else mask == 0
+
+
 def decoder_layers(vlm: VideoLLM) -> torch.nn.ModuleList:
     """The decoder layers in order."""
     return decoder_of(vlm.hf).layers

@@ -14,7 +14,7 @@ import torch
 
 from analysis_lib.errors import StudyError
 from analysis_lib.inputs.records import Clip, Question
-from analysis_lib.models.capture import decoder_call, encode_once
+from analysis_lib.models.capture import decoder_call, encode_once, reads_ahead
 from analysis_lib.models.families import Family, facts_of
 from analysis_lib.models.processing import processed, template_of
 from analysis_lib.models.prompts import Span, build_chat_prompt
@@ -53,6 +53,7 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
         features = {"mm_encoder_outputs": {"video": family.encode(vlm.hf.base_model, given)}}
         given = {key: value for key, value in given.items() if not key.startswith("pixel")} | features
     embeds, kwargs, given = encode_once(vlm, given)
+    roles = replace(roles, ahead=reads_ahead(kwargs))
     return _repaired(vlm, Inputs(ids, embeds, roles, [], len(ids), counts, grid, kwargs, given), family)
 
 

@@ -16,7 +16,7 @@ one role:
     last          the position that predicts the answer"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -35,11 +35,24 @@ class Roles:
     text: str
     sentence: tuple[int, ...]  # positions of the bare question sentence
     answer: int  # 0-based index of the right option
+    # (n, n) bool [query, key > query], the later positions that the model lets each read; False: it is causal.
+    ahead: np.ndarray | bool = field(default=False, compare=False, repr=False)
 
     @cached_property
     def frame_of(self) -> np.ndarray:
         """(n,) int: the 1-based frame of each video token, 0 for text."""
         return np.array([int(name[6:]) if name.startswith("frame ") else 0 for name in self.names])
+
+    @property
+    def readable(self) -> np.ndarray:
+        """(n, n) bool [query, key], all edges there are: to the position itself, to earlier ones, and `ahead`."""
+        return np.tri(len(self.names), dtype=bool) | self.ahead
+
+    @cached_property
+    def both_ways(self) -> bool:
+        """Whether frames read later frames too."""
+        later = (self.frame_of > 0)[:, None] & (self.frame_of[:, None] < self.frame_of)  # (n, n) frames of the keys
+        return bool((self.ahead & later).any())
 
     def positions(self, which: str) -> np.ndarray:
         """Sorted positions of a role or of a union of roles, named below. Raises StudyError for an unknown name."""

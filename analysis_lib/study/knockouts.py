@@ -98,12 +98,13 @@ def edge_set_knockouts(answer: Answer, measure: str, edge_sets: Sequence[str], r
 
 def frame_pair_knockouts(answer: Answer, request: Request) -> Rows:
     """One row per pair of frames, and per group of pairs (`edges.frame_edge_sets`), cut in all layers."""
-    depth = len(decoder_layers(answer.vlm))
+    depth, roles = len(decoder_layers(answer.vlm)), answer.inputs.roles
+    named = frame_edge_sets(int(roles.frame_of.max()), both_ways=roles.both_ways)
     everywhere = Window(1, 1, depth, tuple(range(1, depth + 1)))
     span = {"first_layer": 1, "last_layer": depth}
     cuts = [
         ({"edge_set": name, "query_frame": query, "key_frame": key, "distance": distance} | span, everywhere)
-        for name, (query, key, distance) in frame_edge_sets(int(answer.inputs.roles.frame_of.max())).items()
+        for name, (query, key, distance) in named.items()
     ]
     return cut_rows(answer, "pairs", cuts, request)
 
@@ -119,7 +120,7 @@ def cut_rows(answer: Answer, what: str, cuts: Sequence[Cut], request: Request) -
     blocked = {own["edge_set"]: blocked_edges(own["edge_set"], answer.inputs.roles) for own, _ in cuts}
     empty = [name for name, edges in blocked.items() if not edges.any()]
     if empty:
-        raise StudyError(f"{', '.join(empty)} holds no edge in this prompt (queries read earlier keys); leave it out")
+        raise StudyError(f"{', '.join(empty)} holds no edge in this prompt (no query reads these keys); leave it out")
     conditions = [
         Condition(own["edge_set"], window, blocked[own["edge_set"]], (own["head"],) if "head" in own else ())
         for own, window in cuts

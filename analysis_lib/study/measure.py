@@ -93,14 +93,15 @@ def _lens(answer: Answer, request: Request) -> Rows:
 def _pathway(answer: Answer, request: Request) -> Rows:
     """One row per pathway and control, all in one batch."""
     vlm, base, depth = answer.vlm, answer.base, len(decoder_layers(answer.vlm))
+    roles = answer.inputs.roles
     layers = pathways.pathway_ranges(depth, vlm.hf.config.model_type, given=request.ranges)
-    masks = pathways.all_pathways(answer.inputs.roles, depth, layers, seed=_seed(answer, request))
+    masks = pathways.all_pathways(roles, depth, layers, seed=_seed(answer, request))
     found, receipt = pathways.run_pathways(vlm, answer.inputs, masks)
     rows = []
     for name, logits in found.items():
-        kept, total = pathways.edges_kept(masks[name])
+        kept, total = pathways.edges_kept(masks[name], roles.ahead)
         own = {"pathway": name, "ranges": request.ranges_name, "edges_kept": kept, "edges_total": total}
-        own |= {"flops_kept": pathways.flops_kept(vlm, masks[name]), "prediction_base": base["prediction"]}
+        own |= {"flops_kept": pathways.flops_kept(vlm, masks[name], roles.ahead), "prediction_base": base["prediction"]}
         rows.append(answer.key | own | base | answer.read(logits[None], "pruned")[0])
     return {"pathway": rows, "receipts": [answer.receipt_row(f"pathway {request.ranges_name}", receipt)]}
 

@@ -7,8 +7,9 @@ model can read from its own words. The published code looks for verbs among the 
 tagger reads the whole text, and a verb's first token is the anchor. No curve is dropped for its sign."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from analysis_lib.errors import SampleError, StudyError
 from analysis_lib.instrument.edges import windows
+from analysis_lib.models.capture import decoder_call, reads_ahead
 from analysis_lib.models.decoder import decode, decoder_layers, unembed
 from analysis_lib.models.records import Inputs, VideoLLM
 from analysis_lib.study.knockouts import Answer, Rows, cut_rows, joined, layers_of
@@ -68,10 +70,14 @@ def continued(vlm: VideoLLM, inputs: Inputs, said: Sequence[int]) -> Inputs:
         spans=(*inputs.roles.spans, *pairwise(accumulate(map(len, texts), initial=len(inputs.roles.text)))),
         text=inputs.roles.text + "".join(texts),
     )
-    decoder_kwargs, model_inputs = (
-        given and {name: _grown(name, value, inputs.n, tokens) for name, value in given.items()}
-        for given in (inputs.decoder_kwargs, inputs.model_inputs)
-    )
+    grow = partial(_grown, inputs.n, tokens)
+    model_inputs = inputs.model_inputs and {name: grow(name, value) for name, value in inputs.model_inputs.items()}
+    mask = inputs.decoder_kwargs.get("attention_mask")
+    if isinstance(mask, Mapping) or mask is not None and mask.ndim > 2:  # the model's own, for the prompt alone
+        decoder_kwargs = decoder_call(vlm, model_inputs)[1]
+        roles = replace(roles, ahead=reads_ahead(decoder_kwargs))
+    else:
+        decoder_kwargs = {name: grow(name, value) for name, value in inputs.decoder_kwargs.items()}
     return replace(
         inputs,
         input_ids=[*inputs.input_ids, *said], n=inputs.n + len(said), roles=roles,
@@ -80,7 +86,7 @@ def continued(vlm: VideoLLM, inputs: Inputs, said: Sequence[int]) -> Inputs:
     )  # fmt: skip
 
 
-def _grown(name: str, value: Any, n: int, tokens: torch.Tensor) -> Any:
+def _grown(n: int, tokens: torch.Tensor, name: str, value: Any) -> Any:
     """An argument of a model, or of its decoder, for k more positions of text."""
     if not torch.is_tensor(value) or not value.ndim or value.shape[-1] != n:
         return value
@@ -88,7 +94,7 @@ def _grown(name: str, value: Any, n: int, tokens: torch.Tensor) -> Any:
         more = tokens
     elif name == "position_ids":
         more = value[..., -1:] + torch.arange(1, tokens.shape[1] + 1, device=value.device)  # (..., 1, k)
-    elif name in ("attention_mask", "mm_token_type_ids", "visual_pos_masks") and value.ndim == 2:
+    elif value.ndim == 2 and (name in ("attention_mask", "visual_pos_masks") or name.endswith("token_type_ids")):
         more = torch.full_like(value[:, :1], name == "attention_mask").expand(-1, tokens.shape[1])  # (1, k)
     else:
         raise StudyError(f"it is not known how {name!r} goes on after the prompt, so open-ended answers cannot be cut")

@@ -38,7 +38,6 @@ def test_an_unknown_argument_is_no_request():
         ({"measure": "heads", "edges": "cross-frame"}, "heads are measured on edges into the last token; none of"),
         ({"measure": "widths", "edges": ""}, "no edge set is named"),
         ({"measure": "pair"}, "unknown measure 'pair'; known: .*pairs, heads"),
-        ({"edges": "frame 5->frame 2"}, "holds no edge"),
     ],
 )
 def test_cuts_that_cannot_be_made_are_refused_before_a_model_loads(root, tmp_path, no_model, asked, said):

@@ -2,13 +2,20 @@
 
 from dataclasses import replace
 
+import census
+import census_table
+import numpy as np
 import pytest
+import tiny_families
 import torch
 from published import write_vcgbench
 
 from analysis_lib.errors import StudyError
+from analysis_lib.instrument.edges import blocked_edges, windows
+from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.receipts import noop_difference
-from analysis_lib.models.merging import model_logits
+from analysis_lib.models.loading import load_checkpoint
+from analysis_lib.models.merging import make_inputs, model_logits
 from analysis_lib.study import response, runs
 from analysis_lib.study.response import continued, generate, verb_tokens
 
@@ -56,6 +63,22 @@ def test_every_family_goes_on_after_its_prompt(case):
     assert int(model_logits(case.vlm, longer).argmax()) == said[3]
     assert noop_difference(case.vlm, longer) == 0 and longer.n == case.inputs.n + 3 == len(longer.roles.spans)
     assert longer.roles.names[-4:] == ("tail", "response", "response", "last")
+
+
+@pytest.mark.parametrize("kind", ["molmo2", "gemma3", "gemma4"])
+def test_masks_that_the_model_made_for_the_prompt_are_made_anew(kind, tmp_path):
+    vlm = load_checkpoint(str(census.build(kind, tmp_path / kind)), device="cpu")
+    vlm.num_frames = 4
+    inputs = make_inputs(vlm, tiny_families.SAMPLE, census_table.frames(4))
+    said = generate(vlm, inputs, longest=3)
+    longer, video = continued(vlm, inputs, said[:2]), inputs.roles.frame_of > 0
+    assert int(model_logits(vlm, longer).argmax()) == said[2] and noop_difference(vlm, longer) == 0
+    ahead, before = (blocked_edges("video->video", one.roles) for one in (longer, inputs))
+    assert np.array_equal(ahead[:-2, :-2], before) and not ahead[-2:].any()
+    assert np.triu(before, 1).any() == (kind != "gemma4") and before[video].any()
+    conditions = [Condition("x", window, ahead) for window in windows(3, 1)[:2]]
+    exact, full = (knockout_logits(vlm, longer, conditions, mode=mode)[0] for mode in ("exact", "full"))
+    assert (exact - full).abs().max() < 1e-4
 
 
 def test_an_unknown_argument_per_position_is_refused(tiny_vlm, tiny_inputs):

@@ -179,7 +179,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "glm5_next": {"around": GLM["around"], "config": {"text_config.qk_rope_head_dim": 0, "text_config.qk_head_dim": 8}},
     "cosmos3_omni": {"cls": "Qwen3VLProcessor", "around": VISION_MARKS},
     "molmo2": {"config": {"adapter_config.vision_feature_layer": [1, 0], "vision_config.num_position_embeddings": 16,
-                          "adapter_config.hidden_size": 32, "adapter_config.text_hidden_size": WIDTH},
+                          "adapter_config.hidden_size": 32, "adapter_config.text_hidden_size": WIDTH,
+                          "text_config.num_hidden_layers": LAYERS, "text_config.rope_scaling_layers": [0, 2]},
                "ids": {"image_token_id": "<im_patch>"}},
     "muse_glimmer": {"config": {"out_hidden_size": 128, "projector_hidden_size": WIDTH}},
     "cohere_compass": {
