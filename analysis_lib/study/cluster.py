@@ -105,17 +105,21 @@ def _ray() -> Any:
     return ray
 
 
-def _places(workers: str, gpus_per_model: int, request: Request) -> tuple[int, int, int]:
-    """How many workers on this machine, the threads of each, and its GPUs."""
+def _places(workers: str, gpus_per_model: int, request: Request) -> tuple[int, int, float]:
+    """How many workers on this machine, the threads of each, and its GPUs: part of one if there are more workers."""
     cores, visible = len(os.sched_getaffinity(0)), torch.cuda.device_count() if request.device != "cpu" else 0
     set_threads = int(os.environ.get("OMP_NUM_THREADS", 0))
     most = visible // gpus_per_model if visible else cores // (set_threads or 1)
     if workers != "auto" and (not workers.isdecimal() or not int(workers)):
         raise StudyError(f"workers is {workers!r}; use a number from 1 on, auto, or HOST:PORT of a Ray cluster")
     count = most if workers == "auto" else int(workers)
-    if count > most and visible or not count:
+    if count > most and visible and gpus_per_model > 1 or not count:
         raise StudyError(f"{workers} workers need {gpus_per_model} GPUs each; this machine has {visible}")
-    return count, set_threads or max(1, cores // count), gpus_per_model if visible else 0
+    threads = set_threads or max(1, cores // count)
+    if count <= most or not visible:
+        return count, threads, gpus_per_model if visible else 0
+    sharing = -(-count // visible)  # workers of one GPU
+    return count, threads, 10_000 // sharing / 10_000  # Ray counts in such parts
 
 
 def _answers(address: str) -> None:

@@ -131,13 +131,19 @@ def test_a_number_that_is_none_is_refused(workers, tmp_path, root):
         sweep(root, tmp_path, workers=workers)
 
 
-def test_more_workers_than_gpus_are_refused(monkeypatch):
+def test_more_workers_than_gpus_for_a_spread_model_are_refused(monkeypatch):
     monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 4)
     request = check_request(model="x")
     assert cluster._places("auto", 2, request)[::2] == (2, 2)
     with pytest.raises(StudyError, match="3 workers need 2 GPUs each; this machine has 4"):
         cluster._places("3", 2, request)
     assert cluster._places("3", 1, check_request(model="x", device="cpu"))[2] == 0
+
+
+def test_more_workers_than_gpus_share_them(monkeypatch):
+    monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 2)
+    parts = {n: cluster._places(n, 1, check_request(model="x"))[2] for n in ("auto", "2", "3", "4", "14")}
+    assert parts == {"auto": 1, "2": 1, "3": 0.5, "4": 0.5, "14": 0.1428} and 7 * parts["14"] <= 1
 
 
 def test_cores_are_divided_unless_threads_are_set(monkeypatch):

@@ -7,6 +7,7 @@ With names of architectures as arguments, only these are tried, and their rows r
 
 import io
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -117,12 +118,18 @@ def timed_row(kind: str) -> str:
     return found
 
 
+def _share_memory() -> None:
+    """A process may take its part of the machine's memory: some architectures are huge until somebody shrinks them."""
+    part = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // os.cpu_count()
+    resource.setrlimit(resource.RLIMIT_AS, (part, part))
+
+
 def main(chosen: list[str]) -> None:
     """Write the tables, one process a core: the models are too small for more threads."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     sections = [(START, HEAD, census.architectures()), (IMAGES, IMAGES_HEAD, census.image_architectures())]
     kinds = chosen or [kind for *_, of in sections for kind in of]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _share_memory) as pool:
         rows = dict(zip(kinds, pool.map(timed_row, kinds), strict=True))
     rows = _lines() | rows if chosen else rows
     page = FILE.read_text(encoding="utf-8").partition(START)[0].rstrip() + "\n"
