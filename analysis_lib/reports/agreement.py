@@ -19,8 +19,8 @@ DISAGREES = 3  # the exit code
 PAGE = "report.md"
 EXPECTED = {  # the drift that the README names, by what differs (`drift.BOUNDS`)
     "nothing": "nothing differs but the questions asked, so no row may move at all",
-    "rounding": "another processor, number of threads, commit or package: rounding moves",
-    "precision": "another kind of device or number format: probabilities move in the second or third digit",
+    "rounding": "another processor, a GPU, another number of threads, commit or package: rounding moves",
+    "precision": "another number format, or a GPU in a short one: probabilities move in the second or third digit",
 }
 NUMBERS = ["probability", "margin", "change"]
 

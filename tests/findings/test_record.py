@@ -67,7 +67,8 @@ def test_another_seed_is_named_and_its_draws_are_not_compared(record, original):
     [
         ({"threads": 8}, "rounding"), ({"processor": "two"}, "rounding"), ({"packages": {"torch": "2"}}, "rounding"),
         ({"threads": None}, "rounding"), ({"dtype": "bfloat16"}, "precision"),
-        ({"device": "cuda", "threads": 1}, "precision"),
+        ({"device": "cuda", "threads": 1}, "rounding"),
+        ({"device": "cuda", "dtype": "bfloat16"}, "precision"),
     ],
 )  # fmt: skip
 def test_what_differs_decides_what_is_expected(record, original, changes, kind):

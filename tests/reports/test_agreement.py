@@ -47,7 +47,7 @@ def test_a_fault_is_named_with_what_differs_and_ends_with_3(place, capsys):
     assert "  threads: 8 | 2" in out
     last = out.splitlines()[-1]
     assert last.startswith("7 of 12 findings agree with the record; not cross-frame early: change moved by 3 %")
-    assert "another processor, number of threads" in last
+    assert "another processor, a GPU, another number of threads" in last
     assert "| threads | 8 | 2 | differs |" in (place / "run" / "report.md").read_text()
 
 
