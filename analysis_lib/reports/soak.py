@@ -51,7 +51,11 @@ def done(out: Path) -> int:
 def disturbed(process: subprocess.Popen, out: Path, rng: random.Random) -> set[psutil.Process]:
     """Kill a worker of a running sweep at a random moment and, some samples later, the sweep. Returns every process
     that it had. StudyError if it ends before."""
-    seen, left = set(), done(out)  # files of the run before, which are merged first
+    seen, left = set(), done(out)  # files of the run before, which are merged first: their number falls
+
+    def workers() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if child.name().startswith("ray::Worker")]
 
     def after(true: Callable[[], object]) -> None:
         until(true, process)
@@ -60,9 +64,9 @@ def disturbed(process: subprocess.Popen, out: Path, rng: random.Random) -> set[p
             raise StudyError(f"a sweep ended before it was killed: {process.communicate()[1][-300:]}")
         seen.update(psutil.Process(process.pid).children(recursive=True))
 
-    after(lambda: 0 < done(out) != left)
+    after(lambda: 0 < done(out) != left and workers())
     at = done(out)
-    rng.choice([child for child in seen if child.name().startswith("ray::Worker")]).kill()
+    rng.choice(workers()).kill()
     wanted = at + rng.randint(1, 5)
     after(lambda: done(out) >= wanted)
     process.kill()
