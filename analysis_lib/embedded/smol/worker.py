@@ -195,9 +195,7 @@ def _taught(run: Run, plan: Plan, task: Task) -> Pass:
     return taught
 
 
-def _learn(
-    run: Run, halves: list[dict[str, Any]], taught: Pass
-) -> tuple[torch.Tensor, tuple[float, ...], score.Counts]:
+def _learn(run: Run, halves: list[dict[str, Any]], taught: Pass) -> tuple[torch.Tensor, list[float], score.Counts]:
     """The mean gradient over all halves of the batch, their losses on words and letters, and the counts."""
     counts: score.Counts = Counter()
     gradients, losses = torch.zeros(()), torch.zeros(2)
