@@ -97,25 +97,37 @@ def traded_frames(vlm: VideoLLM, question: Question, frames: np.ndarray, inputs:
     Which kind it is must not hang on the map from frames to tokens, which is what is checked: frames meet if a token
     is moved by both trades. With fewer than four frames there is one trade, and the first kind is asked for. The places
     in a prompt keep their positions in time and their timestamps, whatever is shown there. So any other change of the
-    decoder's inputs, and another prompt, counts as all tokens."""
+    decoder's inputs, and another prompt, counts as all tokens.
+
+    A GPU may round a picture otherwise when another stands beside it. There a token has moved if half of its digits
+    did, and has stayed if none did."""
     count, frame_of = len(inputs.frame_tokens), inputs.roles.frame_of
     if len(frames) % count:
         return 0, True
     order, pairs = np.arange(len(frames)).reshape(count, -1), [(1, 2), (3, 4)][: count // 2]
-    moved = []
+    share = _share(inputs.embeds)
+    moved, stayed = [], []
     for one, other in pairs:
         traded = order.copy()
         traded[[one - 1, other - 1]] = order[[other - 1, one - 1]]
-        moved.append(_moved(inputs, make_inputs(vlm, question, frames[traded.ravel()])))
+        after = make_inputs(vlm, question, frames[traded.ravel()])
+        stayed.append(~_moved(inputs, after))
+        moved.append(_moved(inputs, after, share))
     meet = len(moved) == 2 and bool((moved[0] & moved[1] & (frame_of > 0)).any())
     wanted = [np.isin(frame_of, pair) for pair in pairs]
     allowed = [frame_of > 0 if meet else theirs for theirs in wanted]
-    wrong = (at & ~may | ~at & must for at, may, must in zip(moved, allowed, wanted, strict=True))
+    wrong = (at & ~may | no & must for at, no, may, must in zip(moved, stayed, allowed, wanted, strict=True))
     return sum(int(at.sum()) for at in wrong), meet
 
 
-def _moved(one: Inputs, other: Inputs) -> np.ndarray:
-    """(n,) bool: whose embedding, or features that the decoder adds later, differ; all, if anything else differs."""
+def _share(embeds: torch.Tensor) -> float:
+    """Of a token's length, what may be rounding: half of the digits on a GPU, nothing on a CPU."""
+    return torch.finfo(embeds.dtype).eps ** 0.5 if embeds.is_cuda else 0.0
+
+
+def _moved(one: Inputs, other: Inputs, share: float = 0.0) -> np.ndarray:
+    """(n,) bool: whose embedding, or features that the decoder adds later, differ by more than a `share` of their
+    length; all, if anything else differs."""
     moved, video = np.zeros(one.n, bool), one.roles.positions("video")
     pairs = [list(_tensors([inputs.embeds, inputs.decoder_kwargs])) for inputs in (one, other)]
     if one.input_ids != other.input_ids or len({len(tensors) for tensors in pairs}) > 1:
@@ -126,9 +138,15 @@ def _moved(one: Inputs, other: Inputs) -> np.ndarray:
         axis = next((i for i, size in enumerate(a.shape) if size in (one.n, len(video))), None)
         if axis is None or a.shape != b.shape or not a.is_floating_point():  # positions and masks, for example
             return ~moved
-        at = (a != b).movedim(axis, 0).flatten(1).any(1).cpu().numpy()  # (n,) or (N_v,)
+        at = _differ(a.movedim(axis, 0), b.movedim(axis, 0), share).cpu().numpy()  # (n,) or (N_v,)
         moved[video if len(at) == len(video) else slice(None)] |= at
     return moved
+
+
+def _differ(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
+    """Which rows (n, ...) of two tensors differ by more than this share of their length; in any bit, if it is 0."""
+    a, b = a.flatten(1), b.flatten(1)
+    return (a != b).any(1) if not share else ~((a - b).norm(dim=1) <= share * a.norm(dim=1))  # (n,)
 
 
 def _tensors(held: Any) -> Iterator[torch.Tensor]:

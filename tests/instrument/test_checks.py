@@ -126,3 +126,32 @@ def test_features_for_later_layers_count_and_positions_may_not_move(checkpoint, 
 
     changed(in_time)
     assert traded(vlm)[0] > len(merging.make_inputs(vlm, *checks.made_up_clip(vlm)).roles.positions("text"))
+
+
+def test_rounding_is_told_from_a_move_and_a_move_from_nothing():
+    a = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    b = a.clone()
+    b[0] *= 1 + 1e-6
+    b[1] += 0.1
+    assert checks._differ(a, b, 0.0).tolist() == [True, True, False]
+    assert checks._differ(a, b, torch.finfo(a.dtype).eps ** 0.5).tolist() == [False, True, False]
+    b[2, 0] = torch.nan
+    assert checks._differ(a, b, 1e-3)[2]
+
+
+def test_a_trade_within_rounding_is_still_seen_to_move(checkpoint, monkeypatch):
+    vlm = checkpoint("llava_next_video", frames=4)
+    question, frames = checks.made_up_clip(vlm)
+    inputs = merging.make_inputs(vlm, question, frames)
+    noise = iter((1e-6, -1e-6))
+
+    def rounded(*given):
+        made = merging.make_inputs(*given)
+        return replace(made, embeds=made.embeds * (1 + next(noise)))
+
+    monkeypatch.setattr(checks, "make_inputs", rounded)
+    monkeypatch.setattr(checks, "_share", lambda _: torch.finfo(torch.float32).eps ** 0.5)
+    assert checks.traded_frames(vlm, question, frames, inputs) == (0, False)
+    noise = iter((1e-6, 1e-6))
+    monkeypatch.setattr(checks, "_share", lambda _: 0.0)
+    assert checks.traded_frames(vlm, question, frames, inputs)[0] > 0
