@@ -73,7 +73,7 @@ def main(file: str = str(paths.ROOT / "data" / "bench" / "families_gpu.csv"), de
     kinds = [kind for kind, (result, *_) in census_table.stored().items() if result.startswith("works")]
     processes = int(os.environ.get("PROCESSES", min(6, os.cpu_count())))
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool, open(file, "w", newline="") as out:
-        writer = csv.writer(out)
+        writer = csv.writer(out, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in pool.map(compared, kinds, [device] * len(kinds)):
             writer.writerow(row)
