@@ -11,5 +11,5 @@ from analysis_lib.figures.curves import (
     store_growth, to_true_option, video_question_last, window_sizes,
 )  # fmt: skip
 from analysis_lib.figures.maps import MAP_NOTE, frame_pairs, heads_to_last, heads_video_last
-from analysis_lib.figures.pictures import STEPS, attention, flow, query_word, words_on_frames
+from analysis_lib.figures.pictures import STEPS, attention, flow, query_word, trainings, words_on_frames
 from analysis_lib.figures.style import save

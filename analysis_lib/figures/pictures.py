@@ -2,6 +2,8 @@
 
 import re
 import textwrap
+from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,6 +25,8 @@ STEPS = {  # the claim on each step of the flow: its curve, words for the reader
     "integration before answer": ("question->last", "question → last token"),
     "answer in the second half": ("true option", "answer at the last token"),
 }
+LACKS = "{} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first"
+LINES = ("-", "--", ":", "-.")  # of the first training, and of others
 WORDS = {"spatial": "#5C6B7A", "temporal": "#C2410C"}
 
 
@@ -86,18 +90,9 @@ def attention(example: Example, word: str) -> Drawn:
 def flow(folder: Path, claims: dict[str, Claim], name: str) -> Drawn:
     """The study in one picture: what each route carries, layer by layer, from the frames to the answer, in the model
     `name` whose results are in `folder`. `claims` are by name, those of STEPS among them; an example is sketched."""
-    cuts = {"edge_set": [series for series, _ in STEPS.values()]}
-    baseline, emergence = (read_table(folder, name) for name in ("baseline", "emergence"))
-    knockout = read_table(folder, "knockout", where=cuts)
-    files = sorted((folder / "examples").glob("*.npz"))
-    told = STEPS.keys() <= claims.keys() or not baseline["correct"].any()  # without right answers, the tables say so
-    if not files or knockout.empty or emergence.empty or not told:
-        raise StudyError(f"{folder} lacks knockouts, emergence or examples; run the notebooks 01 to 03 first")
-    cut = knockout_table(knockout, baseline)
-    cut = cut.assign(series=cut["edge_set"], mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
-    answer = answer_table(emergence, baseline)
-    table = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
-    table = table[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
+    files, table = sorted((folder / "examples").glob("*.npz")), _routes(folder)
+    if not files or not STEPS.keys() <= claims.keys():
+        raise StudyError(LACKS.format(folder))
     example = examples.read(files[0])
     fig, axes = plt.subplots(len(STEPS), 2, figsize=(7.8, 5.4), width_ratios=[1, 2.1], sharex="col")
     top = 1.22 * table["high"].max()
@@ -107,6 +102,49 @@ def flow(folder: Path, claims: dict[str, Claim], name: str) -> Drawn:
     axes[-1, 1].set_xlabel("layer of the language model  (input → output)", fontsize=9)
     title = f"Where {name}'s answer comes from, layer by layer ({table['n_samples'].max()} questions)"
     fig.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    return fig, table
+
+
+def _routes(folder: Path) -> pd.DataFrame:
+    """A row per step of STEPS and layer, `series, layer, mean, low, high, n_samples, n_videos`: what is lost when the
+    route is cut there, or how probable the answer is, in %. Mean over tasks."""
+    cuts = {"edge_set": [series for series, _ in STEPS.values()]}
+    baseline, emergence = (read_table(folder, name) for name in ("baseline", "emergence"))
+    knockout = read_table(folder, "knockout", where=cuts)
+    if knockout.empty or emergence.empty:
+        raise StudyError(LACKS.format(folder))
+    cut = knockout_table(knockout, baseline)
+    cut = cut.assign(series=cut["edge_set"], mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses
+    answer = answer_table(emergence, baseline)
+    table = stats.overall(pd.concat([cut, answer[answer["series"] == "true option"]], ignore_index=True))
+    return table[["series", "layer", "mean", "low", "high", "n_samples", "n_videos"]]
+
+
+def trainings(folders: Mapping[str, Path], claims: Mapping[str, Mapping[str, Claim]]) -> Drawn:
+    """The steps of the flow in trainings of one model that differ in their seed, over each other. `folders` hold their
+    results, by name, and `claims` their claims, by that name and the claim's; the first is the one reported."""
+    table = pd.concat([_routes(folder).assign(training=name) for name, folder in folders.items()], ignore_index=True)
+    fig, axes = plt.subplots(2, 2, figsize=(7.8, 4.9), sharex=True, sharey=True)
+    lines = dict(zip(folders, cycle(LINES), strict=False))
+    first, said = next(iter(folders)), {name: {s: claims[name][s].verdict for s in STEPS} for name in folders}
+    for ax, (step, (series, words)) in zip(axes.flat, STEPS.items(), strict=True):
+        for name, dashes in lines.items():
+            part = table[(table["series"] == series) & (table["training"] == name)].sort_values("layer")
+            ax.plot(part["layer"], part["mean"], color=STYLE[series][0], ls=dashes)
+            ax.fill_between(part["layer"], part["low"], part["high"], color=STYLE[series][0], alpha=0.2, lw=0)
+        verdicts = dict.fromkeys(said[name][step] for name in folders)
+        ax.set_title(f"{words}: {', then '.join(verdicts)}", fontsize=8.5)
+        ax.axhline(0, color="#999999", lw=0.8)
+        layer_axis(ax, part["layer"].max())
+    for left, below in zip(axes[:, 0], axes[1], strict=True):
+        left.set_ylabel("%")
+        below.set_xlabel("layer of the language model")
+    counts = table.groupby("training")["n_samples"].max()
+    labels = {name: f"{name} ({counts[name]} questions)" for name in folders}
+    handles = [plt.Line2D([], [], color="#444444", ls=dashes, label=labels[name]) for name, dashes in lines.items()]
+    count = sum(len({verdicts[step] for verdicts in said.values()}) > 1 for step in STEPS)
+    title = f"Trained again, {first} gets another verdict on {count} of {len(STEPS)} steps from frames to answer"
+    headline(fig, title, handles, ncols=len(handles))
     return fig, table
 
 

@@ -13,6 +13,6 @@ from analysis_lib.findings.paper import (
     integration_before_answer, integration_in_the_middle, lost_answers, most_edges_closed, pathway_beats_random,
     pathway_keeps_accuracy, temporal_evidence, temporal_words_later, true_option_dominates, video_training,
 )  # fmt: skip
-from analysis_lib.findings.robustness import fragility
+from analysis_lib.findings.robustness import fragility, other_trainings
 from analysis_lib.findings.stats import attach, mcnemar, mean_interval, split_videos
 from analysis_lib.findings.stored import across_models, stored_claims, stored_folders

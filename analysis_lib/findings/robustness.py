@@ -31,11 +31,17 @@ def fragility(folder: Path, image_folder: Path | None = None) -> pd.DataFrame:
     return table.assign(flips=table["verdict"] != table["name"].map(parts[0].set_index("name")["verdict"]))
 
 
+def other_trainings(folder: Path) -> dict[str, Path]:
+    """The results of the same model trained from other seeds, NAME-seed1 and so on, beside those in `folder`."""
+    others = sorted(folder.parents[1].glob(f"{folder.parent.name}-seed*/{folder.name}"))
+    return {other.parent.name: other for other in others}
+
+
 def _variants(folder: Path, image_folder: Path | None, reported: dict) -> Iterator[tuple[str, dict, tuple[str, ...]]]:
     """Each variant: its name, its tables, and which of them differ from the reported ones."""
-    for other in sorted(folder.parents[1].glob(f"{folder.parent.name}-seed*/{folder.name}")):
+    for name, other in other_trainings(folder).items():
         tables = stored_tables(other, image_folder)
-        yield f"training {other.parent.name.rpartition('-')[2]}", tables, tuple(tables)
+        yield f"training {name.rpartition('-')[2]}", tables, tuple(tables)
     seed = seed_of(folder) + 1  # another split than the one by which pathways are chosen and tested
     for half, part in enumerate(("selection", "evaluation"), 1):
         halved = {name: stats.split_videos(reported[name], part, seed=seed) for name in ("baseline", "evaluation")}

@@ -24,6 +24,7 @@ FINDINGS = {  # of the paper, by the notebook that measures them: the statement,
 
 MODELS = {  # the natural model first: its image-only base, and what it is for
     "smol": ("smol-image", "trained the ordinary way"),
+    "smol-seed1": ("smol-image", "the same, trained again"),
     "embedded": ("embedded-image", "the positive control"),
 }
 
@@ -49,8 +50,8 @@ def findings_block() -> str:
 
 
 def _claims_of(model: str, image_model: str) -> pd.DataFrame:
-    table = findings.across_models("embedded", model=model, image_model=image_model)
-    return table[table["model"] == model].set_index("name")
+    folders = findings.stored_folders("embedded")
+    return findings.table(findings.stored_claims(folders[model], folders.get(image_model))).set_index("name")
 
 
 def _statement(claims: dict[str, pd.DataFrame], name: str) -> str:

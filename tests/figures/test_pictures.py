@@ -74,3 +74,14 @@ def test_flow_shows_the_verdicts(folder, monkeypatch):
     assert table.groupby("series").layer.count().eq(12).all() and table["mean"].max() > 30
     for ax, step in zip(fig.axes[1::2], figures.STEPS, strict=True):
         assert claims[step].verdict in ax.get_title(loc="left")
+
+
+def test_trainings_lie_over_each_other_and_say_which_verdicts_change(folder):
+    claims = {claim.name: claim for claim in findings.stored_claims(folder)}
+    step = next(iter(figures.STEPS))
+    turned = claims | {step: replace(claims[step], verdict="undecided")}
+    assert claims[step].verdict != "undecided"
+    fig, table = figures.trainings({"tiny": folder, "tiny-seed1": folder}, {"tiny": claims, "tiny-seed1": turned})
+    assert fig.legends[0].get_title().get_text().startswith("Trained again, tiny gets another verdict on 1 of 4 steps")
+    assert f"{claims[step].verdict}, then undecided" in fig.axes[0].get_title(loc="left")
+    assert table.groupby(["training", "series"]).layer.count().eq(12).all() and table["training"].nunique() == 2
