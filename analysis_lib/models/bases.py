@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
+from analysis_lib.models.weights import stored_files
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASES = paths.DATA / "base"
@@ -23,9 +24,9 @@ def base_of(folder: Path) -> Path | None:
     stated = folder / ADAPTER
     if not stated.exists():
         return None
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "numpy") as weights:
-            if any(name.endswith("embed_tokens.weight") for name in weights.keys()):  # noqa: SIM118
+    for file in stored_files(folder):
+        with safe_open(file, "numpy") as held:
+            if any(name.endswith("embed_tokens.weight") for name in held.keys()):  # noqa: SIM118
                 return None
     name = json.loads(stated.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
     return check_base(name.rpartition("/")[2]) / "model.safetensors"

@@ -17,6 +17,8 @@ from analysis_lib.models.torchvision_ops import ensure_torchvision
 
 SIZES = {"num_frames": 1, "pooling_shape": 3, "frame_shape": 2}  # of pooled models: how many numbers each is
 MOST = 10_000
+PARTS = {f"{part}_config" for part in ("text", "vision", "audio", "llm", "thinker")}
+NAMES = {"model_type", "dtype", "torch_dtype"}
 
 
 def find(model: str) -> Path | str:
@@ -65,9 +67,22 @@ def check_sizes(folder: Path, key: str, stated: Any) -> None:
 
 def read_config(folder: Path) -> dict:
     """The parsed config.json of a checkpoint folder."""
-    if not (folder / "config.json").is_file():
+    file = folder / "config.json"
+    if not file.is_file():
         raise StudyError(f"{folder} holds no config.json; pass the folder of one checkpoint")
-    return read_settings(folder / "config.json")
+    config = read_settings(file)
+    check_kinds(file, config)
+    for part in PARTS & config.keys():
+        check_kinds(file, config[part] or {}, f"{part}.")
+    return config
+
+
+def check_kinds(file: Path, config: dict, inside: str = "") -> None:
+    """Raise StudyError for a part of a config that is no object, or a name in it that is no text."""
+    for keys, kind, wanted in ((PARTS, dict, "an object"), (NAMES, str, "a text")):
+        for key in sorted(keys & config.keys()):
+            if not isinstance(config[key], kind | None):
+                raise StudyError(f"{file}: {inside}{key} is {config[key]!r}, but must be {wanted}; download it again")
 
 
 def read_settings(path: Path) -> dict:
@@ -96,7 +111,7 @@ def fetch(model: str) -> tuple[Path, str]:
 def weights_sha256(folder: Path) -> str:
     """One hash over all weight files, in the order of their names, and over those of the base that they stand on."""
     digest, base = hashlib.sha256(), base_of(folder)
-    for path in [*sorted(folder.glob("*.safetensors")), *([base] if base else [])]:
+    for path in [*weights.stored_files(folder), *([base] if base else [])]:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

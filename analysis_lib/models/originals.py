@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from analysis_lib.errors import StudyError
 from analysis_lib.models.bases import ADAPTER, ADAPTER_WEIGHTS, base_of
+from analysis_lib.models.weights import stored_files
 
 FRAMES = 8  # shown to every model of the paper
 Tensors = dict[str, torch.Tensor]
@@ -28,7 +29,7 @@ def translated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     adapted = (folder / ADAPTER).exists() or bool(config.get("lora_alpha"))
     if translate is None and not adapted:
         return {}
-    files = [file for file in sorted(folder.glob("*.safetensors")) if file.name != ADAPTER_WEIGHTS]
+    files = [file for file in stored_files(folder) if file.name != ADAPTER_WEIGHTS]
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     if adapted:
         tensors = with_adapters(folder, base_tensors(folder) | tensors, config.get("lora_alpha"))

@@ -20,16 +20,30 @@ Shapes = dict[str, tuple[int, ...]]
 def check_files(folder: Path) -> None:
     """Raise StudyError if the checkpoint in `folder` has no weights, or a weight file that is torn, missing or outside
     of the folder."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        fix = "download the checkpoint completely, or save it as safetensors"
-        raise StudyError(f"{folder} holds no weights (*.safetensors); {fix}")
     for name in _indexed(folder):
-        if name != Path(name).name or name in (".", ".."):
+        if not _inside(folder, name):
             raise StudyError(f"{folder}/{INDEX} names {name!r}, which is no file of the checkpoint's folder; not read")
         if not (folder / name).is_file():
             raise StudyError(f"{folder} holds no {name}, which {INDEX} names; download the checkpoint completely")
+    files = stored_files(folder)
+    if not files:
+        fix = "download the checkpoint completely, or save it as safetensors"
+        raise StudyError(f"{folder} holds no weights (*.safetensors); {fix}")
     shapes(files)
+
+
+def _inside(folder: Path, name: str) -> bool:
+    """Whether an index names a file below `folder`. The file itself may be a link, as in the hub's cache; the folders
+    on the way to it may not lead out."""
+    path = Path(name)
+    below = path.name and not path.is_absolute() and ".." not in path.parts
+    return bool(below) and (folder / path).parent.resolve().is_relative_to(folder.resolve())
+
+
+def stored_files(folder: Path) -> list[Path]:
+    """All weight files of a checkpoint, in the order of their names: those beside config.json, and the shards that the
+    index lists, which may lie in folders below."""
+    return sorted({*folder.glob("*.safetensors"), *(folder / name for name in _indexed(folder))})
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from analysis_lib.inputs.benchmarks import benchmark_name
 from analysis_lib.inputs.records import Sample
 from analysis_lib.instrument.edges import default_window, windows
 from analysis_lib.models import checkpoints
+from analysis_lib.models.weights import stored_files
 from analysis_lib.study.request import CUTS, FOR_ALL, Request, check_request
 from analysis_lib.study.store import Store
 
@@ -24,7 +25,7 @@ def look_at_model(model: str, window: int, style: str) -> tuple[int, dict[str, s
     depth = checkpoints.depth_of(source)
     k = window or default_window(depth)
     windows(depth, k, style)
-    if not isinstance(source, Path) or sum(f.stat().st_size for f in source.glob("*.safetensors")) > HASH_AT_ONCE:
+    if not isinstance(source, Path) or sum(f.stat().st_size for f in stored_files(source)) > HASH_AT_ONCE:
         return k, {}
     return k, {"weights_sha256": checkpoints.weights_sha256(source)}
 

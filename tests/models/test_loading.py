@@ -1,6 +1,7 @@
 """Loading: strict, in the dtype and on the device asked for, over several devices, without giving memory back."""
 
 import ctypes
+import json
 import resource
 import shutil
 
@@ -71,6 +72,18 @@ def test_hash_changes_with_the_weights(tiny_vlm, copy):
     assert len(tiny_vlm.weights_sha256) == 64
     edit_weights(copy, lambda t: t[NORM].add_(1e-3))
     assert load_model(str(copy), device="cpu").weights_sha256 != tiny_vlm.weights_sha256
+
+
+def test_shards_in_a_folder_below_are_the_same_model(tiny_vlm, copy):
+    (copy / "inner").mkdir()
+    (copy / "model.safetensors").rename(copy / "inner" / "part.safetensors")
+    names = weights.shapes([copy / "inner" / "part.safetensors"])
+    listed = {"metadata": {}, "weight_map": dict.fromkeys(names, "inner/part.safetensors")}
+    (copy / weights.INDEX).write_text(json.dumps(listed))
+    found = load_model(str(copy), device="cpu")
+    assert found.weights_sha256 == tiny_vlm.weights_sha256
+    pairs = zip(found.hf.parameters(), tiny_vlm.hf.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_untied_head_is_the_stored_one(tiny_vlm, tiny_model_dir):

@@ -30,10 +30,30 @@ def test_the_index_says_which_files_count_and_one_whole_file_comes_first(shards)
     assert weights.weight_files(shards) == [shards / weights.WHOLE]
 
 
-@pytest.mark.parametrize("name", ["../one.safetensors", "/one.safetensors", "inner/one.safetensors", ".."])
-def test_only_files_of_the_folder_are_read(shards, name):
+@pytest.mark.parametrize(
+    "name", ["../one.safetensors", "/one.safetensors", "inner/../../one.safetensors", "out/one.safetensors", "..", ""]
+)
+def test_only_files_of_the_folder_are_read(shards, tmp_path_factory, name):
+    outside = tmp_path_factory.mktemp("outside")
+    save_file({"one": np.zeros(2)}, outside / "one.safetensors")
+    (shards / "out").symlink_to(outside)
     (shards / weights.INDEX).write_text(json.dumps({"weight_map": {"one": name}}))
     with pytest.raises(StudyError, match="no file of the checkpoint's folder"):
+        weights.check_files(shards)
+
+
+def test_shards_may_lie_in_folders_below_and_be_links(shards):
+    (shards / "inner").mkdir()
+    (shards / "two.safetensors").rename(shards / "blob")
+    (shards / "inner" / "two.safetensors").symlink_to(shards / "blob")
+    listed = {"weight_map": {"one": "one.safetensors", "two": "inner/two.safetensors"}}
+    (shards / weights.INDEX).write_text(json.dumps(listed))
+    weights.check_files(shards)
+    assert weights.shapes(weights.weight_files(shards)) == {"one": (2, 3), "two": (4,)}
+    stored = [str(path.relative_to(shards)) for path in weights.stored_files(shards)]
+    assert stored == ["inner/two.safetensors", "one.safetensors", "other.safetensors"]
+    (shards / "inner" / "two.safetensors").unlink()
+    with pytest.raises(StudyError, match="holds no inner/two.safetensors"):
         weights.check_files(shards)
 
 
