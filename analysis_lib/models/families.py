@@ -54,7 +54,20 @@ def _kimi_features(model: Any, given: dict[str, Any]) -> Any:
     return BaseModelOutputWithPooling(pooler_output=[model.mm_projector(seen).squeeze(1)])
 
 
-TRIED = {"kimi_k25": Family(encode=_kimi_features)}  # facts of architectures that are tried at the door all the same
+def _nemotron_features(model: Any, given: dict[str, Any]) -> Any:
+    """Of Nemotron-H Omni's own path for videos, as the list of videos that its forward joins; transformers 5.23 hands
+    over the one tensor, and stops."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling  # heavy
+
+    seen = model.get_video_features(given["pixel_values_videos"]).pooler_output  # (patches in time, tokens, d)
+    return BaseModelOutputWithPooling(pooler_output=[seen] if hasattr(seen, "shape") else seen)
+
+
+TRIED = {  # facts of architectures that are tried at the door all the same
+    "kimi_k25": Family(encode=_kimi_features),
+    "nemotron_h_omni": Family(encode=_nemotron_features),
+    "ernie4_5_vl_moe": Family(positions="repaired"),
+}
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ sample the processor gets our decoded frames with its own sampling off, and puts
 Architectures whose processor takes images only are shown a clip in the second way, if their template takes several."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,9 @@ def processed(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[d
     shown |= {"return_mm_token_type_ids": True} if kinds else {}
     name = type(vlm.processor).__name__
     with _kept_replacements(vlm.processor) as kept:
+        call = partial(vlm.processor, text=[text], return_tensors="pt", add_special_tokens=adds_start)
         try:
-            given = vlm.processor(text=[text], return_tensors="pt", add_special_tokens=adds_start, **shown)
+            given = _told(call, shown)
         except (ValueError, RuntimeError) as error:
             raise SampleError(f"the model's processor refuses this clip ({reason_of(error)})") from error
     if not kept:
@@ -89,6 +91,17 @@ def processed(vlm: VideoLLM, text: str, clip: Clip, adds_start: bool) -> tuple[d
     start, stop = replaced[0]["new_span"][0], replaced[-1]["new_span"][1]
     pieces = [(first - start, last - start) for first, last in (each["new_span"] for each in replaced)]
     return dict(given.to(vlm.device, vlm.dtype)), expanded[start:stop], pieces  # only floats change their type
+
+
+def _told(call: Callable[..., Any], shown: dict[str, Any]) -> Any:
+    """What the processor makes. Most take a list of facts, one entry a video; one that takes a single video only may
+    look for its facts in their place (Nemotron-H Omni)."""
+    try:
+        return call(**shown)
+    except AttributeError as error:
+        if not isinstance(error.obj, list) or "video_metadata" not in shown:
+            raise
+        return call(**shown | {"video_metadata": shown["video_metadata"][0]})
 
 
 def _times(clip: Clip, order: np.ndarray) -> dict[str, Any]:
