@@ -46,6 +46,35 @@ def test_each_frame_is_one_image_and_its_tokens_are_its_own(shown):
     assert template.count(placeholder) == 1 and placeholder.count(vlm.processor.image_token) == tiny_families.FRAMES
 
 
+TILED = {  # of the image processor, and how many tokens each tile of a frame then has, the whole frame last
+    "idefics3": (
+        {"do_image_splitting": True, "size": {"longest_edge": 256}, "max_image_size": {"longest_edge": 128}},
+        (4, 4, 4, 4, 4),
+    ),
+    "lfm2_vl": ({"do_image_splitting": True, "tile_size": 64, "max_tiles": 4, "max_pixels_tolerance": 0.1}, (4, 4, 6)),
+}
+
+
+@pytest.mark.parametrize("kind", TILED)
+def test_all_tiles_of_a_frame_are_tokens_of_that_frame(kind, tmp_path):
+    """And the checks at the door, which trade and blank frames, pass with tiles."""
+    settings, tiles = TILED[kind]
+    folder = census.build(kind, tmp_path / kind)
+    stated = json.loads((folder / "processor_config.json").read_text())
+    stated["image_processor"] |= settings
+    (folder / "processor_config.json").write_text(json.dumps(stated))
+    vlm = load_model(str(folder), device="cpu")
+    vlm.num_frames = tiny_families.FRAMES
+    inputs = make_inputs(vlm, SAMPLE, frames())
+    assert inputs.frame_tokens == (sum(tiles),) * tiny_families.FRAMES
+    for number in range(1, tiny_families.FRAMES + 1):
+        shown = frames()
+        shown[number - 1] = 0
+        moved = (make_inputs(vlm, SAMPLE, shown).embeds - inputs.embeds)[0].abs().sum(-1) > 0  # (n,)
+        assert np.array_equal(np.flatnonzero(moved), inputs.roles.positions(f"frame {number}"))
+        assert tuple(stop - first for first, stop in inputs.roles.runs(f"frame {number}")) == tiles
+
+
 def test_black_frames_and_fewer_frames_are_where_they_should_be(shown):
     vlm, inputs = shown
     black = frames()
