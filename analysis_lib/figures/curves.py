@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
+from analysis_lib.figures import style
 from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, layer_axis, panel_title, strongest, task_axes
 from analysis_lib.findings import stats
 
@@ -35,7 +36,7 @@ def all_curves(parts: Iterable[pd.DataFrame], baseline: pd.DataFrame, title: str
 
 
 def cross_frame(knockouts: dict[str, pd.DataFrame], baseline: pd.DataFrame, title: str) -> Drawn:
-    """Frames cannot read earlier frames, in the "video model" and its "image model", on the same questions."""
+    """Frames cannot read other frames, in the "video model" and its "image model", on the same questions."""
     both = pd.concat([rows.assign(series=name) for name, rows in knockouts.items()])
     return knockout_curves(both, baseline, title, shade=FIRST_HALF)
 
@@ -58,14 +59,14 @@ def options_to_last(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str) 
     return knockout_curves(knockout, baseline, title, edge_sets)
 
 
-def window_sizes(widths: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
-    """All edge sets for tasks together, one panel a size of window."""
+def window_sizes(widths: pd.DataFrame, baseline: pd.DataFrame, readers: str = "later") -> Drawn:
+    """All edge sets for tasks together, one panel a size of window; a frame is read by `readers` frames."""
     parts = [knockout_table(rows, baseline).assign(window=size) for size, rows in widths.groupby("window")]
     table = pd.concat(parts, ignore_index=True)
     every = stats.overall(table)
     panels = every.assign(task=every["window"].map(lambda size: f"window of {size} layer{'s' * (size > 1)}"))
     title = f"Three routes, cut in windows of {', '.join(map(str, table['window'].unique()))} layers"
-    return _panels(panels, title, CHANGE.replace("probability", "\nprobability")), table
+    return _panels(panels, title, CHANGE.replace("probability", "\nprobability"), readers=readers), table
 
 
 def frame_distance(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
@@ -138,7 +139,7 @@ def answer_table(emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFram
 
 
 def _panels(table: pd.DataFrame, title: str, ylabel: str, xlabel: str = "layer at the centre of the cut window",
-            shade: tuple[float, ...] = ()) -> plt.Figure:  # fmt: skip
+            shade: tuple[float, ...] = (), readers: str = "later") -> plt.Figure:  # fmt: skip
     """One panel per task and one for their mean: a line and a 95 % band per series, the same y axis everywhere. `shade`
     marks the layers that a claim speaks of; CURVE_NOTE says what points and strokes mean."""
     series = "series" if "series" in table else "edge_set"
@@ -160,7 +161,8 @@ def _panels(table: pd.DataFrame, title: str, ylabel: str, xlabel: str = "layer a
     fig.supxlabel(xlabel, fontsize=9)
     # One line of panels is lower than the label is long.
     fig.supylabel(ylabel if len(axes) > 1 else textwrap.fill(ylabel, 30), fontsize=9)
-    handles = [plt.Line2D([], [], color=STYLE[n][0], linestyle=STYLE[n][1], label=STYLE[n][2]) for n in names]
+    looks = ((*STYLE[name][:2], style.words_of(name, readers)) for name in names)
+    handles = [plt.Line2D([], [], color=colour, linestyle=dash, label=words) for colour, dash, words in looks]
     headline(fig, title, handles, ncols=min(3, len(names)), handlelength=2.6, columnspacing=1.4)
     return fig
 

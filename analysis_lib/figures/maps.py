@@ -9,15 +9,15 @@ import pandas as pd
 import seaborn as sns
 
 from analysis_lib.figures.curves import CHANGE
-from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, panel_title, strongest, task_axes
+from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, panel_title, strongest, task_axes, words_of
 from analysis_lib.findings import claims, stats
 
 MAP_NOTE = "Bold numbers (or dots): cells that differ from zero, p < 0.05 over all cells of the map."  # for captions
 
 
-def frame_pairs(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
+def frame_pairs(pairs: pd.DataFrame, baseline: pd.DataFrame, readers: str = "later") -> Drawn:
     """Frame x frame maps, one panel a task and one for their mean: rows read, columns are read, in all layers; the last
-    row and column cut all frames together (frame 0 in the table)."""
+    row and column cut all frames together (frame 0 in the table). A frame is read by `readers` frames."""
     cells = pairs.query("query_frame > 0 or key_frame > 0 or distance == 0").assign(edge_set="cross-frame")
     table = stats.change_table(cells, baseline, ["query_frame", "key_frame"])
     single = table.query("query_frame > 0 and key_frame > 0")
@@ -29,7 +29,7 @@ def frame_pairs(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
         ax.axvline(part["key_frame"].nunique() - 1, color=GREY, lw=0.6)
         ax.set_xlabel("key frame (is read)" if i + axes.shape[1] >= n_panels else "")
         ax.set_ylabel("query frame (reads)" if ax in axes[:, 0] else "")
-    _scale(fig, axes, limit, "cross-frame", f"{STYLE['cross-frame'][2]}: {CHANGE}")
+    _scale(fig, axes, limit, "cross-frame", f"{words_of('cross-frame', readers)}: {CHANGE}")
     headline(fig, strongest(single, "pair of frames", "frame {query_frame} reading frame {key_frame}"))
     return fig, table
 

@@ -13,11 +13,11 @@ import seaborn as sns
 
 from analysis_lib.errors import StudyError
 from analysis_lib.figures.curves import answer_table, knockout_table
-from analysis_lib.figures.style import STYLE, VERDICTS, Drawn, headline, layer_axis
-from analysis_lib.findings import Claim, stats
+from analysis_lib.figures.style import STYLE, VERDICTS, Drawn, headline, layer_axis, words_of
+from analysis_lib.findings import Claim, neighbours, stats
 from analysis_lib.study import examples
 from analysis_lib.study.examples import Example
-from analysis_lib.study.tables import read_table
+from analysis_lib.study.tables import read_manifest, read_table
 
 STEPS = {  # the claim on each step of the flow: its curve, words for the reader
     "cross-frame early": ("cross-frame", "frames → later frames"),
@@ -94,10 +94,11 @@ def flow(folder: Path, claims: dict[str, Claim], name: str) -> Drawn:
     if not files or not STEPS.keys() <= claims.keys():
         raise StudyError(LACKS.format(folder))
     example = examples.read(files[0])
+    readers = neighbours(read_manifest(folder)).readers
     fig, axes = plt.subplots(len(STEPS), 2, figsize=(7.8, 5.4), width_ratios=[1, 2.1], sharex="col")
     top = 1.22 * table["high"].max()
     for number, ((claim, (series, words)), (left, right)) in enumerate(zip(STEPS.items(), axes, strict=True), start=1):
-        _sketch(left, f"{number}  {words}", series, example)
+        _sketch(left, f"{number}  {words_of(words, readers)}", series, example)
         _ridge(right, table[table["series"] == series].sort_values("layer"), series, claims[claim], top)
     axes[-1, 1].set_xlabel("layer of the language model  (input → output)", fontsize=9)
     title = f"Where {name}'s answer comes from, layer by layer ({table['n_samples'].max()} questions)"
@@ -178,7 +179,7 @@ def _sketch(ax: plt.Axes, name: str, series: str, example: Example) -> None:
     if series == "cross-frame":
         for i, frame in enumerate(frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)]):
             ax.imshow(frame, extent=(0.2 + 2.4 * i, 2.2 + 2.4 * i, 0.2, 2.2), aspect="auto")
-        arrow |= {"connectionstyle": "arc3,rad=-0.45"}
+        arrow |= {"connectionstyle": "arc3,rad=-0.45", "arrowstyle": "-|>" if "later" in name else "<|-|>"}
         for start in (1.2, 3.6, 6.0):
             ax.annotate("", (start + 2.4, 2.25), (start, 2.25), arrowprops=arrow)
     elif series == "video->question":

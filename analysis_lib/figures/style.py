@@ -72,6 +72,13 @@ def _write_png(fig: plt.Figure, file: Path) -> None:
     whole.quantize(256, PIL.Image.Quantize.MEDIANCUT, kmeans=2, dither=PIL.Image.Dither.NONE).save(file, optimize=True)
 
 
+def words_of(series: str, readers: str = "later") -> str:
+    """Words for a series, or for a step of the flow, of a model whose frames are read by `readers` frames
+    (`findings.neighbours`)."""
+    words = STYLE[series][2] if series in STYLE else series
+    return words.replace("later frames", f"{readers} frames")
+
+
 def task_name(task: str) -> str:
     """A task's name for a reader."""
     return task.replace("_", " ").capitalize()

@@ -5,7 +5,7 @@ reproduced or undecided; a run beside the record, or beside the paper's own numb
 torch. May import the tables and names of `study`."""
 
 # isort: off
-from analysis_lib.findings.claims import Claim, by_task, effective_ranges, pathway_answers, summary, table
+from analysis_lib.findings.claims import Claim, by_task, effective_ranges, neighbours, pathway_answers, summary, table
 from analysis_lib.embedded.door import DESIGNED
 from analysis_lib.findings.control import positive_control
 from analysis_lib.findings.paper import (

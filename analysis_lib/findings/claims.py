@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import stats
 from analysis_lib.instrument.edges import ROUTES
+from analysis_lib.study.tables import BOTH_WAYS
 
 SMALLEST = 2.0  # % of the answer's probability: the curves that the paper calls flat stay within it
 ORDER = 0.05  # of the depth: a quarter of the smallest distance in table E(b) (13B, 19 %)
@@ -117,12 +118,29 @@ def table(claims: Iterable[Claim]) -> pd.DataFrame:
     return frame.assign(p_holm=stats.holm(frame["p"]))
 
 
+class Neighbours(NamedTuple):
+    """Words for the frames that a frame reads, for those that read it, and for a pair of which one cannot be read."""
+
+    reads: str
+    readers: str
+    pair: str
+
+
+def neighbours(manifest: Mapping[str, Any]) -> Neighbours:
+    """The words that are right for a model, by what its manifest says of how frames read each other."""
+    if manifest.get("settings", {}).get("frames_read") == BOTH_WAYS:
+        return Neighbours("other", "other", "one cannot read the other")
+    return Neighbours("earlier", "later", "the later one cannot read the earlier one")
+
+
 def summary(manifest: Mapping[str, Any], baseline: pd.DataFrame, *said: Claim | str) -> str:
     """What a notebook found, in Markdown: model, benchmark, number of questions, day and commit of the measurement, and
-    a line a claim."""
+    a line a claim; before them, whether frames read each other both ways, which few models let them."""
     when = " on ".join(filter(None, ["measured", manifest.get("date")]))
     commit = f" at commit `{manifest['commit'][:7]}`" if manifest.get("commit") else ""
     head = f"**{manifest['model']}** on *{manifest['benchmark']}*, {len(baseline)} questions, {when}{commit}."
+    if neighbours(manifest).reads == "other":
+        said = ("frames read each other both ways: cross-frame edges lead to earlier and to later frames", *said)
     lines = [f"**{c.verdict.capitalize()}:** {c.statement}, {c.brief}" if isinstance(c, Claim) else c for c in said]
     return "\n".join([head, "", *(f"* {line[0].upper()}{line[1:]}." for line in lines)])
 

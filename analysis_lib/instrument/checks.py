@@ -30,12 +30,14 @@ BOTH = " (frames read each other both ways)"
 
 
 def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> VideoLLM:
-    """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip. Raises StudyError if
-    the checkpoint cannot be loaded, or if a check of the instrument fails."""
+    """`models.loading.load_checkpoint`; a model of an unknown family is tried on a made-up clip, on which also is seen
+    whether frames read each other both ways. Raises StudyError if the checkpoint cannot be loaded, or if a check of
+    the instrument fails."""
     vlm = load_checkpoint(model, dtype=dtype, device=device)
-    unknown = vlm.processor is not None and vlm.hf.config.model_type not in FAMILIES
-    if unknown and (failed := _failed(vlm)):
-        raise unfit(vlm, failed)
+    if vlm.processor is not None and vlm.hf.config.model_type not in FAMILIES:
+        if failed := _failed(vlm):
+            raise unfit(vlm, failed)
+        vlm.both_ways = make_inputs(vlm, *made_up_clip(vlm)).roles.both_ways
     return vlm
 
 

@@ -27,6 +27,7 @@ class VideoLLM:
     template: str = ""  # and their chat template, rendered
     positions: str = "own"  # see `families.Family`, as the next
     shown: str = "video"
+    both_ways: bool = False  # frames read later frames too (`Roles.both_ways`), as seen when the model was loaded
     noops: dict[tuple[str, str], float] = field(default_factory=dict, repr=False)  # see `receipts`
     _head32: Any = field(default=None, repr=False)
 

@@ -24,6 +24,7 @@ from analysis_lib.inputs.benchmarks import benchmark_hash
 from analysis_lib.inputs.records import Skip
 from analysis_lib.instrument.receipts import merged
 from analysis_lib.models.records import VideoLLM
+from analysis_lib.study.tables import BOTH_WAYS
 
 PACKAGES = ("torch", "transformers", "tokenizers", "decord2", "numpy", "pillow", "pandas", "pyarrow")
 
@@ -33,6 +34,7 @@ def of_model(vlm: VideoLLM) -> dict[str, Any]:
     about = {"weights_sha256": vlm.weights_sha256, "dtype": str(vlm.dtype).removeprefix("torch.")}
     about |= {"num_frames": vlm.num_frames, "protocol": vlm.protocol}
     about |= {} if vlm.shown == "video" else {"shown": vlm.shown}
+    about |= {"frames_read": BOTH_WAYS} if vlm.both_ways else {}
     return about if vlm.positions == "own" else about | {"positions": vlm.positions}
 
 

@@ -37,6 +37,7 @@ COLUMNS = {
 }
 TYPES = {column: kind for kind, columns in COLUMNS.items() for column in columns.split()}
 Where = Mapping[str, Collection[Any]]  # wanted values by column
+BOTH_WAYS = "both ways"  # `frames_read` among a manifest's settings, where frames read later ones too
 SECONDS = "seconds.csv"  # beside the tables, one line a sweep: measures, samples measured, seconds (not a result)
 EFFECT = "p_base p_knock relative_change margin_base margin_knock p_answer prediction correct"  # of a knockout
 TABLES = {  # columns by table; those before the bar identify a row

@@ -92,6 +92,9 @@ def test_windows_have_a_panel_each(base):
     titles = [ax.get_title(loc="left").split(" (n")[0] for ax in fig.axes]
     assert titles == ["Window of 1 layer", "Window of 3 layers", "Window of 5 layers"]
     assert fig.legends[0].get_title().get_text() == "Three routes, cut in windows of 1, 3, 5 layers"
+    for readers in ("later", "other"):
+        fig, _ = figures.window_sizes(pd.concat(parts), base, *[readers] * (readers == "other"))
+        assert f"frame ↛ {readers} frames" in [text.get_text() for text in fig.legends[0].get_texts()]
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,12 @@ def pair_maps(base, pairs):
     return figures.frame_pairs(pairs, base)
 
 
+@pytest.mark.parametrize("readers", ["later", "other"])
+def test_the_scale_says_which_frames_read(base, pairs, readers):
+    fig, _ = figures.frame_pairs(pairs, base, readers)
+    assert fig.axes[-1].get_ylabel().startswith(f"frame ↛ {readers} frames: ")
+
+
 @pytest.fixture(scope="module")
 def heads(base):
     cells = [

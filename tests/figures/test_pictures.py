@@ -74,6 +74,12 @@ def test_flow_shows_the_verdicts(folder, monkeypatch):
     assert table.groupby("series").layer.count().eq(12).all() and table["mean"].max() > 30
     for ax, step in zip(fig.axes[1::2], figures.STEPS, strict=True):
         assert claims[step].verdict in ax.get_title(loc="left")
+    assert "frames → later frames" in fig.axes[0].texts[0].get_text()
+    both = {"settings": {"frames_read": "both ways"}}
+    monkeypatch.setattr("analysis_lib.figures.pictures.read_manifest", lambda folder: both)
+    fig, _ = figures.flow(folder, claims, "tiny")
+    assert "frames → other frames" in fig.axes[0].texts[0].get_text()
+    assert type(fig.axes[0].texts[1].arrow_patch.get_arrowstyle()).__name__ == "CurveFilledAB"  # an arrow to each side
 
 
 def test_trainings_lie_over_each_other_and_say_which_verdicts_change(folder):

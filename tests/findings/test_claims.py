@@ -7,6 +7,7 @@ import pytest
 
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import claims, paper
+from analysis_lib.study.tables import BOTH_WAYS
 
 ROWS = pd.DataFrame({"task": "t", "sample_id": range(40), "video": [i // 2 for i in range(40)]})
 
@@ -124,3 +125,10 @@ def test_a_summary_names_the_run_and_the_verdicts():
     assert head == "**mine** on *tvbench*, 40 questions, measured on 2026-01-02 at commit `0123456`."
     assert first.startswith("* **Reproduced:** Something holds, 6.0 (") and second == "* Two of three."
     assert "at commit" not in claims.summary({"model": "m", "benchmark": "b", "commit": None}, ROWS)
+
+
+def test_words_for_other_frames_follow_what_the_manifest_says():
+    manifest = {"model": "m", "benchmark": "b", "settings": {"frames_read": BOTH_WAYS}}
+    assert claims.neighbours(manifest)[:2] == ("other", "other") and claims.neighbours({})[:2] == ("earlier", "later")
+    assert claims.summary(manifest, ROWS, "x").splitlines()[2].startswith("* Frames read each other both ways")
+    assert "both ways" not in claims.summary({**manifest, "settings": {}}, ROWS, "x")

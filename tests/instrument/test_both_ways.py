@@ -15,6 +15,7 @@ from tiny_families import SAMPLE
 
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument import checks, pathways
+from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS, Window, blocked_edges, frame_edge_sets
 from analysis_lib.instrument.exact import first_row, record
 from analysis_lib.instrument.knockout import Condition, knockout_logits
@@ -23,6 +24,8 @@ from analysis_lib.instrument.receipts import fully_blocked_rows, noop_difference
 from analysis_lib.models.decoder import decoder_layers, moving_layers
 from analysis_lib.models.loading import load_checkpoint
 from analysis_lib.models.merging import make_inputs, model_logits
+from analysis_lib.study.provenance import of_model
+from analysis_lib.study.tables import BOTH_WAYS
 
 FRAMES, DEPTH = 4, 3
 LAYERS = [(1,), (3,), (2, 3), (1, 2, 3)]
@@ -199,6 +202,11 @@ def test_the_door_opens_and_says_so_and_sees_a_mask_that_no_set_knows(vlm, input
     assert table["passed"].all() and table.loc[checks.LATER + checks.BOTH, "value"] == 0
     unknown = replace(inputs, roles=replace(inputs.roles, ahead=False))
     assert checks._by_later_frames(vlm, unknown) > 1e-3
+
+
+def test_what_is_stored_says_so_where_a_model_comes_in_by_the_door(folder):
+    found = load_model(str(folder), device="cpu")
+    assert found.both_ways and of_model(found)["frames_read"] == BOTH_WAYS
 
 
 def test_image_models_read_ahead_within_a_frame_only(tmp_path):

@@ -67,6 +67,7 @@ def test_the_captured_call_is_the_untouched_model_bit_by_bit(case, kernel, monke
 def test_the_instrument_passes_its_own_checks(case):
     table = self_test(case.vlm, case.inputs)
     assert table["passed"].all(), table[~table["passed"]].to_string()
+    assert not case.inputs.roles.both_ways  # as `load_model` takes all families of the table to be
 
 
 @torch.no_grad()
