@@ -17,7 +17,7 @@ import torch
 from analysis_lib.errors import StudyError
 from analysis_lib.instrument.mixers import Run, mixed, mixing_by
 from analysis_lib.instrument.passes import attention_through, in_form_of
-from analysis_lib.models.decoder import decoder_of, mixer_of
+from analysis_lib.models.decoder import attention_of, decoder_of, mixer_of, named_in
 from analysis_lib.models.records import VideoLLM
 
 
@@ -65,14 +65,39 @@ class Cut:
     top: bool  # the top layer
 
 
+class Offsets:
+    """Stands for the cache of an attention that counts its rows to know their positions (Llama 4): what is added to a
+    count makes it the row's position in the prompt. Keys and values pass through."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.ahead = rows - torch.arange(len(rows), device=rows.device)
+
+    def get_seq_length(self, *_: Any) -> torch.Tensor:
+        """The offset of each row."""
+        return self.ahead
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What was handed in."""
+        return keys, values
+
+
 def run_layer(module: Any, flat: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The unmodified layer on all groups' rows, side by side (1, sum of c * r, d); attention goes group by group."""
     call, n = cut.call, len(cut.call.seen)
     positions = [np.tile(np.arange(group.row, n), group.shape[0]) for group in cut.groups]
     rows = torch.from_numpy(np.concatenate(positions)).to(flat.device)  # (sum of c * r,), positions in the prompt
     kwargs = {name: _at_rows(name, value, rows, n) for name, value in call.kwargs.items() if name != "hidden_states"}
+    attention = attention_of(module)
+    counts = attention is not None and "get_seq_length" in named_in(attention)
+    kwargs |= {"attention_mask": cut, "past_key_values": Offsets(rows) if counts else None, "use_cache": False}
     with _last_rows_only(module, cut), _grouped_mixer(module):
-        out = module(flat, **kwargs | {"attention_mask": cut, "past_key_values": None, "use_cache": False})
+        try:
+            out = module(flat, **kwargs)
+        except (AttributeError, TypeError) as error:
+            if f"'{Cut.__name__}' object" not in str(error):
+                raise
+            found = f"{type(attention).__name__} does more with its mask than hand it on, which exact does not follow"
+            raise StudyError(f"{found}; use --mode full") from error
     out = out if torch.is_tensor(out) else out[0]
     return out if call.added is None else out + call.added[:, rows]
 

@@ -4,6 +4,7 @@ All families are reached through the same few functions. What a decoder is calle
 merged (`records.Inputs`), so nothing here knows a family. A decoder layer moves information between positions by
 softmax attention, by a mixer (a recurrence or a short convolution, `families.MIXERS`), or not at all."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from analysis_lib.errors import StudyError
 from analysis_lib.models.families import MIXERS, POINTWISE, mixer_kind
 from analysis_lib.models.records import Inputs, VideoLLM
 
+KERNELS = "ALL_ATTENTION_FUNCTIONS"  # transformers' table of attention kernels
 MASKABLE = ("sdpa", "eager", "flow_measured")  # attention kernels that take a mask for single edges; ours last
 NORMS = ("norm", "norm_f", "embedding_norm", "final_layer_norm")  # what decoders call the norm above their last layer
 
@@ -41,12 +43,18 @@ def decoder_layers(vlm: VideoLLM) -> torch.nn.ModuleList:
 
 
 def attention_of(layer: torch.nn.Module) -> torch.nn.Module | None:
-    """A decoder layer's softmax attention; None if it has none."""
-    for name, part in layer.named_children():
-        if name == "self_attn" or all(hasattr(part, f"{one}_proj") for one in "qkv"):
-            convolves = any(isinstance(child, torch.nn.Conv1d) for child in part.modules())
-            return None if convolves or mixer_kind(part) else part
+    """A decoder layer's softmax attention; None if it has none. It is what calls transformers' table of attention
+    kernels, whatever it is named: a linear attention may be a `self_attn` too, but cannot be cut by a mask."""
+    for part in layer.children():
+        convolves = any(isinstance(child, torch.nn.Conv1d) for child in part.modules())
+        if KERNELS in named_in(part) and not convolves and not mixer_kind(part):
+            return part
     return None
+
+
+def named_in(module: torch.nn.Module) -> tuple[str, ...]:
+    """Which globals and attributes a module's own forward names."""
+    return inspect.unwrap(type(module).forward).__code__.co_names
 
 
 def mixer_of(layer: torch.nn.Module) -> torch.nn.Module | None:

@@ -53,6 +53,9 @@ def make_native_inputs(vlm: VideoLLM, sample: Question, clip: Clip) -> Inputs:
         features = {"mm_encoder_outputs": {"video": family.encode(vlm.hf.base_model, given)}}
         given = {key: value for key, value in given.items() if not key.startswith("pixel")} | features
     embeds, kwargs, given = encode_once(vlm, given)
+    if embeds.shape[1] != len(ids):
+        found = f"{type(vlm.hf).__name__} makes {embeds.shape[1]} positions of a prompt of {len(ids)} tokens"
+        raise StudyError(f"{found}; one that drops tokens by what the video shows cannot be compared, so turn it off")
     roles = replace(roles, ahead=reads_ahead(kwargs))
     return _repaired(vlm, Inputs(ids, embeds, roles, [], len(ids), counts, grid, kwargs, given), family)
 
@@ -94,6 +97,11 @@ def _frame_counts(
         each = (len(places) - trailing) // t
         side = math.isqrt(each)
         h, w = (side, side) if side**2 == each else (1, each)
+    if t * merged != vlm.num_frames and t * merged - vlm.num_frames in range(merged):  # filled up with copies
+        found = f"{type(vlm.processor).__name__} merges {merged} frames into a patch"
+        raise StudyError(
+            f"{found}, of which {vlm.num_frames} frames are no whole number; set num_frames in families.TRIED"
+        )
     counts = (h * w,) * t
     if "video_compression_mask" in given:
         counts = tuple(given["video_compression_mask"].view(t, -1).sum(1).tolist())
