@@ -1,6 +1,6 @@
 """`make families`: the census in docs/families.md, one row for every architecture of the installed transformers whose
 processor takes videos, and for every one that takes images only and is shown a clip's frames as images. Each tiny
-checkpoint is saved, loaded as a user would load it, checked, and swept in both modes.
+checkpoint is saved, loaded as a user would load it, checked, swept in both modes, and sent through every notebook.
 
 With names of architectures as arguments, only these are tried, and their rows replaced.
 """
@@ -18,11 +18,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import census
+import notebook_runs
 import numpy as np
 import tiny_families
 
 from analysis_lib import paths
-from analysis_lib.errors import StudyError
+from analysis_lib.errors import StudyError, reason_of
 from analysis_lib.instrument.checks import door_test, load_model
 from analysis_lib.instrument.edges import EDGE_SETS, blocked_edges, windows
 from analysis_lib.instrument.knockout import Condition, knockout_logits
@@ -30,6 +31,7 @@ from analysis_lib.instrument.receipts import last_digit_moved
 from analysis_lib.models.decoder import decoder_layers
 from analysis_lib.models.merging import make_inputs
 from analysis_lib.paths import write_atomic
+from analysis_lib.reports import reproduce
 
 FILE = paths.ROOT / "docs" / "families.md"
 START = "## Every architecture of the installed transformers"
@@ -37,9 +39,11 @@ IMAGES = "## Architectures that take images only"
 HEAD = """
 Written by `make families`: every architecture whose processor takes videos, as a tiny random checkpoint made from
 transformers' own defaults with their sizes shrunk (`tests/support/census.py`). *works*: all checks pass, and exact is
-full over all edge sets, in windows of 1 and 3 layers. The differences are those of probabilities, as above. What is
-refused says why in the words that a user sees. The tests try some of them, and all whose *source* in the installed
-transformers is not the one stated here. {count} of {total} work.
+full over all edge sets, in windows of 1 and 3 layers, and every notebook runs to its end. The differences are those of
+probabilities, as above. *notebooks*: those whose cells all run, on three questions, in the process that tries the
+architecture (`tests/support/notebook_runs.py`); those of the first table go through them in kernels of their own.
+What is refused says why in the words that a user sees. The tests try some of them, and all whose *source* in the
+installed transformers is not the one stated here. {count} of {total} work.
 """
 IMAGES_HEAD = """
 A clip is given to these as its sampled frames, as so many images, where the chat template takes several; *frames as
@@ -47,8 +51,8 @@ images* is said by the check's table and by a run's manifest. Timestamps and oth
 layer of the vision tower sees two frames. *not tried*: no tiny checkpoint of it is made yet. {count} of {total} work.
 """
 COLUMNS = """
-| architecture | result | positions | video tokens | frame text | exact - full | last digit | source |
-|---|---|---|---|---|---|---|---|
+| architecture | result | positions | video tokens | frame text | exact - full | last digit | notebooks | source |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -80,15 +84,28 @@ def row(kind: str, folder: Path) -> str:
     runs = (("exact", inputs), ("full", inputs), ("full", last_digit_moved(inputs, seed=0)))
     exact, full, moved = (knockout_logits(vlm, of, conditions, mode=mode)[0].softmax(-1) for mode, of in runs)
     gap, digit = float((exact - full).abs().max()), float((moved - full).abs().max())
-    good = not failed and gap <= max(2e-6, 2 * digit)
+    failed = failed or ("" if gap <= max(2e-6, 2 * digit) else "exact differs from full")
+    ran, stopped = notebooks(folder)
+    failed = failed or stopped
     video, text = (len(inputs.roles.positions(name)) for name in ("video", "frame_text"))
     works = "works" if vlm.shown == "video" else f"works, {vlm.shown}"
-    result = works if good else f"fails: {failed or 'exact differs from full'}"
-    return _line(kind, result, inputs.n, video, text, f"{gap:.1g}", f"{digit:.1g}")
+    result = f"fails: {failed}" if failed else works
+    return _line(kind, result, inputs.n, video, text, f"{gap:.1g}", f"{digit:.1g}", ran)
+
+
+def notebooks(model: Path) -> tuple[str, str]:
+    """How many notebooks run to their end on the checkpoint, and what stops the next one."""
+    known, done, stopped = [path.stem for path in reproduce.select()], 0, ""
+    try:
+        for _ in notebook_runs.execute_each(str(model), model.with_name(f"{model.name}-notebooks")):
+            done += 1
+    except Exception as error:  # a cell may fail in any way; which one, and how, is for the page
+        stopped = f"{known[done]} stops: {reason_of(error)}".replace("|", "\\|")
+    return f"{done} of {len(known)}", stopped
 
 
 def _line(kind: str, *cells: object) -> str:
-    return "| " + " | ".join(map(str, (kind, *cells, *[""] * (6 - len(cells)), census.fingerprint(kind)))) + " |\n"
+    return "| " + " | ".join(map(str, (kind, *cells, *[""] * (7 - len(cells)), census.fingerprint(kind)))) + " |\n"
 
 
 def stored() -> dict[str, list[str]]:
@@ -126,7 +143,7 @@ def _share_memory() -> None:
 
 def main(chosen: list[str]) -> None:
     """Write the tables, one process a core: the models are too small for more threads."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     sections = [(START, HEAD, census.architectures()), (IMAGES, IMAGES_HEAD, census.image_architectures())]
     kinds = chosen or [kind for *_, of in sections for kind in of]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _share_memory) as pool:
