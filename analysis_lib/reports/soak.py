@@ -2,7 +2,8 @@
 
 `make soak` measures 200 questions with two workers. Twenty times it kills (-9) a worker in the middle of the work, and
 a few samples later the driver, and calls the same command again, which ends at last. It compares every byte of the
-results with those of an undisturbed sweep, and looks for processes, shared memory and temporary files left behind."""
+results with those of an undisturbed sweep, and looks for processes, shared memory and temporary files left behind. Of
+the samples that are not measured yet each round may take its share, so a fast machine does not finish early."""
 
 import os
 import random
@@ -48,27 +49,37 @@ def done(out: Path) -> int:
     return len([*(out / "parts").glob("[!.]*.arrow")])
 
 
-def disturbed(process: subprocess.Popen, out: Path, rng: random.Random) -> set[psutil.Process]:
-    """Kill a worker of a running sweep at a random moment and, some samples later, the sweep. Returns every process
-    that it had. StudyError if it ends before."""
-    seen, left = set(), done(out)  # files of the run before, which are merged first: their number falls
+def stored(out: Path) -> int:
+    """How many samples a sweep that ended has left."""
+    file = out / "baseline.parquet"
+    return done(out) + (len(pd.read_parquet(file, columns=["sample_id"])) if file.exists() else 0)
+
+
+def disturbed(process: subprocess.Popen, out: Path, rng: random.Random, share: int) -> set[psutil.Process]:
+    """Kill a worker of a running sweep at a random moment and, some samples later, the sweep, before it has measured
+    more than about `share` samples. Returns every process that it had. StudyError if it ends before."""
+    seen = set()
 
     def workers() -> list[psutil.Process]:
         children = psutil.Process(process.pid).children(recursive=True)
         return [child for child in children if child.name().startswith("ray::Worker")]
 
-    def after(true: Callable[[], object]) -> None:
+    def after(true: Callable[[], object], pause: float = 0.0) -> float:
         until(true, process)
-        time.sleep(0.3 * rng.random())
+        time.sleep(pause * rng.random())
         if process.poll() is not None:
             raise StudyError(f"a sweep ended before it was killed: {process.communicate()[1][-300:]}")
         seen.update(psutil.Process(process.pid).children(recursive=True))
+        return time.monotonic()
 
-    after(lambda: 0 < done(out) != left and workers())
-    at = done(out)
+    after(workers)  # it has merged what the run before left: files are new ones from now on
+    begin = after(lambda: done(out))
+    first = rng.randint(2, max(2, share // 2))
+    pace = (after(lambda: done(out) >= first) - begin) / (first - 1)  # seconds of a sample
+    after(workers, pace)  # a killed one may not be replaced yet
     rng.choice(workers()).kill()
-    wanted = at + rng.randint(1, 5)
-    after(lambda: done(out) >= wanted)
+    last = done(out) + rng.randint(1, max(1, share - share // 2 - 3))
+    after(lambda: done(out) >= last, pace)
     process.kill()
     process.communicate()
     return seen
@@ -102,9 +113,11 @@ def soak(folder: Path, samples: int, kills: int, seed: int = 0) -> Iterator[str]
     alone, out, temporary = (folder / name for name in ("alone", "out", "t"))
     temporary.mkdir()
     finished(run(alone, temporary, samples))
+    whole = stored(alone)
     for kill in range(kills):
+        share = (whole - stored(out)) // (kills - kill + 1)  # so that each later kill finds samples left
         begin, process = time.monotonic(), run(out, temporary, samples)
-        seen |= disturbed(process, out, rng)
+        seen |= disturbed(process, out, rng, share)
         print(f"kill {kill + 1} of a worker and of the driver, after {time.monotonic() - begin:.0f} s", flush=True)
     finished(run(out, temporary, samples))
     baseline = [pd.read_parquet(at / "baseline.parquet")["sample_id"].tolist() for at in (alone, out)]
