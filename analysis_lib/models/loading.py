@@ -3,7 +3,6 @@
 A tensor that is missing, unexpected or of another shape is an error that names it, since a silently untrained layer
 gives plausible nonsense."""
 
-import ctypes
 import itertools
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from analysis_lib.inputs.records import LETTERS
 from analysis_lib.models import checkpoints, weights
 from analysis_lib.models.bases import base_of
 from analysis_lib.models.decoder import check_decoder
+from analysis_lib.models.devices import device_for, keep_digits, keep_freed_memory
 from analysis_lib.models.families import FAMILIES, Family, family_of
 from analysis_lib.models.originals import translated
 from analysis_lib.models.processing import processor_and_template
@@ -69,7 +69,8 @@ def load_checkpoint(model: str, *, dtype: str = "auto", device: str = "auto") ->
     check_prompt(vlm)
     _check_numbers(files)
     hf = _load(folder, cls, device_map, given, how)
-    _keep_freed_memory()
+    keep_freed_memory()
+    keep_digits(place, wanted)
     return replace(
         vlm, hf=(hf.to(place) if device_map is None else hf).eval().requires_grad_(False),
         weights_sha256=checkpoints.weights_sha256(folder), device=place, dtype=hf.dtype,
@@ -83,16 +84,6 @@ def _check_transformers() -> None:
         raise StudyError(
             f"transformers {found} is installed, which drops a video's tokens; {needed} or later is needed"
         )
-
-
-def device_for(device: str) -> torch.device:
-    """The device that auto, cpu or cuda means here; StudyError for others, and for cuda without a GPU."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise StudyError(f"unknown device {device!r}; choose auto, cpu or cuda")
-    seen = torch.cuda.is_available()
-    if device == "cuda" and not seen:
-        raise StudyError("device cuda asked for, but this torch sees no GPU; use --device cpu")
-    return torch.device("cuda" if seen and device != "cpu" else "cpu")
 
 
 def _dtype(dtype: str, device: torch.device, config: dict) -> torch.dtype:
@@ -235,11 +226,3 @@ def _quiet() -> None:
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep up to 256 MiB that tensors free (glibc only). Else it returns them and asks for new pages
-    at every layer, which costs a sweep on a CPU up to a quarter of its time."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for threshold in (-1, -3) if mallopt else ():  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-        mallopt(threshold, 1 << 28)

@@ -8,7 +8,7 @@ import pytest
 
 from analysis_lib import figures, findings, paths
 
-STEMS = sorted(path.stem for path in (paths.FIGURES / "embedded").glob("*.png"))
+STEMS = sorted({path.stem for name in ("embedded", "smol") for path in (paths.FIGURES / name).glob("*.png")})
 
 
 @pytest.mark.parametrize("stem", STEMS)

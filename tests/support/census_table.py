@@ -43,7 +43,8 @@ full over all edge sets, in windows of 1 and 3 layers, and every notebook runs t
 probabilities, as above. *notebooks*: those whose cells all run, on three questions, in the process that tries the
 architecture (`tests/support/notebook_runs.py`); those of the first table go through them in kernels of their own.
 What is refused says why in the words that a user sees. The tests try some of them, and all whose *source* in the
-installed transformers is not the one stated here. {count} of {total} work.
+installed transformers is not the one stated here. On a GPU they were tried once, without the notebooks: [beside a
+CPU](../data/bench/families_gpu.csv) (`tests/support/census_gpu.py`). {count} of {total} work.
 """
 IMAGES_HEAD = """
 A clip is given to these as its sampled frames, as so many images, where the chat template takes several; *frames as

@@ -31,7 +31,7 @@ from analysis_lib.embedded.smol.lessons import Plan
 from analysis_lib.embedded.smol.worker import Run, Stage
 from analysis_lib.errors import StudyError
 from analysis_lib.models.bases import check_base
-from analysis_lib.models.loading import device_for
+from analysis_lib.models.devices import device_for
 
 # of action_antonym, action_sequence, moving_direction, object_count and scene_transition, which is learned first
 SHARES = (0.24, 0.24, 0.26, 0.21, 0.05)
