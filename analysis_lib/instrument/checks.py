@@ -3,17 +3,16 @@
 A model of a family that is not in the table takes the common path only after the self-test passed on a made-up clip."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from analysis_lib.errors import reason_of
-from analysis_lib.inputs.records import LETTERS, Question
+from analysis_lib.inputs.records import LETTERS
 from analysis_lib.instrument.edges import blocked_edges, windows
+from analysis_lib.instrument.frames import misplaced_frames, traded_frames
 from analysis_lib.instrument.knockout import Condition, knockout_logits
 from analysis_lib.instrument.passes import attention_mask_hooks, clean_pass, in_all_layers, masked_logits
 from analysis_lib.models.decoder import decoder_layers, unembed
@@ -57,107 +56,15 @@ def door_test(vlm: VideoLLM) -> pd.DataFrame:
     inputs = make_inputs(vlm, question, frames)
     rounding = 1e-3 if vlm.dtype in (torch.float32, torch.float64) else 0.5
     table, leak = self_test(vlm, inputs), _around_all_cuts(vlm, inputs)
-    traded, meet = traded_frames(vlm, question, frames, inputs)
+    misplaced, (traded, meet) = (of(vlm, question, frames, inputs) for of in (misplaced_frames, traded_frames))
     rows = [
-        ("blanked frames that move other tokens more than theirs", _misplaced(vlm, question, frames, inputs), "0"),
+        ("blanked frames that move other tokens more than theirs", misplaced, "0"),
         (TRADED + MEET * meet, traded, "0"),
         ("change of the last logits by others when all edges are cut", leak, f"< {rounding:g}"),
         (LATER + BOTH * inputs.roles.both_ways, _by_later_frames(vlm, inputs), f"< {rounding:g}"),
     ]
     more = [(name, float(value), wanted, value < (rounding if "<" in wanted else 1)) for name, value, wanted in rows]
     return pd.concat([table, pd.DataFrame(more, columns=table.columns)], ignore_index=True)
-
-
-def _misplaced(vlm: VideoLLM, question: Question, frames: np.ndarray, inputs: Inputs) -> int:
-    """Of the first and the last frame (or temporal patch), how many move other tokens more than their own when they are
-    shown black. All text that such a clip moves counts as one more."""
-    count, wrong, frame_of = len(inputs.frame_tokens), 0, inputs.roles.frame_of
-    each = len(frames) // count
-    for number in (1, count):
-        shown = frames.copy()
-        shown[(number - 1) * each : number * each] = 0
-        black = make_inputs(vlm, question, shown)
-        if black.input_ids != inputs.input_ids:  # a family that drops tokens which do not change
-            continue
-        moved = (black.embeds - inputs.embeds)[0].abs().sum(-1).float().cpu().numpy()  # (n,)
-        means = [moved[frame_of == frame].mean() if (frame_of == frame).any() else 0 for frame in range(1, count + 1)]
-        wrong += int(np.argmax(means)) + 1 != number or means[number - 1] == 0 or moved[frame_of == 0].any()
-    return wrong
-
-
-def traded_frames(vlm: VideoLLM, question: Question, frames: np.ndarray, inputs: Inputs) -> tuple[int, bool]:
-    """Tokens that move or stay wrongly when frames 1 and 2 trade places, and again when 3 and 4 do; and whether frames
-    meet in the vision tower. A frame is a temporal patch where the model merges frames; patches trade as wholes.
-
-    What must move follows from how the tower works, and this is the one place that says it:
-
-    - It encodes each frame by itself: all tokens of the two frames move and nothing else does. A tower that adds a
-      frame's place in time, or gathers neighbours into one temporal patch, is of this kind.
-    - Frames meet in it (attention or a convolution over time): any video token may move. Those of the two must, and
-      no text may. Frames that are pooled over time unevenly meet too; there nothing can trade as a whole.
-
-    Which kind it is must not hang on the map from frames to tokens, which is what is checked: frames meet if a token
-    is moved by both trades. With fewer than four frames there is one trade, and the first kind is asked for. The places
-    in a prompt keep their positions in time and their timestamps, whatever is shown there. So any other change of the
-    decoder's inputs, and another prompt, counts as all tokens.
-
-    A GPU may round a picture otherwise when another stands beside it. There a token has moved if half of its digits
-    did, and has stayed if none did."""
-    count, frame_of = len(inputs.frame_tokens), inputs.roles.frame_of
-    if len(frames) % count:
-        return 0, True
-    order, pairs = np.arange(len(frames)).reshape(count, -1), [(1, 2), (3, 4)][: count // 2]
-    share = _share(inputs.embeds)
-    moved, stayed = [], []
-    for one, other in pairs:
-        traded = order.copy()
-        traded[[one - 1, other - 1]] = order[[other - 1, one - 1]]
-        after = make_inputs(vlm, question, frames[traded.ravel()])
-        stayed.append(~_moved(inputs, after))
-        moved.append(_moved(inputs, after, share))
-    meet = len(moved) == 2 and bool((moved[0] & moved[1] & (frame_of > 0)).any())
-    wanted = [np.isin(frame_of, pair) for pair in pairs]
-    allowed = [frame_of > 0 if meet else theirs for theirs in wanted]
-    wrong = (at & ~may | no & must for at, no, may, must in zip(moved, stayed, allowed, wanted, strict=True))
-    return sum(int(at.sum()) for at in wrong), meet
-
-
-def _share(embeds: torch.Tensor) -> float:
-    """Of a token's length, what may be rounding: half of the digits on a GPU, nothing on a CPU."""
-    return torch.finfo(embeds.dtype).eps ** 0.5 if embeds.is_cuda else 0.0
-
-
-def _moved(one: Inputs, other: Inputs, share: float = 0.0) -> np.ndarray:
-    """(n,) bool: whose embedding, or features that the decoder adds later, differ by more than a `share` of their
-    length; all, if anything else differs."""
-    moved, video = np.zeros(one.n, bool), one.roles.positions("video")
-    pairs = [list(_tensors([inputs.embeds, inputs.decoder_kwargs])) for inputs in (one, other)]
-    if one.input_ids != other.input_ids or len({len(tensors) for tensors in pairs}) > 1:
-        return ~moved
-    for a, b in zip(*pairs, strict=True):
-        if a.shape == b.shape and torch.equal(a, b):
-            continue
-        axis = next((i for i, size in enumerate(a.shape) if size in (one.n, len(video))), None)
-        if axis is None or a.shape != b.shape or not a.is_floating_point():  # positions and masks, for example
-            return ~moved
-        at = _differ(a.movedim(axis, 0), b.movedim(axis, 0), share).cpu().numpy()  # (n,) or (N_v,)
-        moved[video if len(at) == len(video) else slice(None)] |= at
-    return moved
-
-
-def _differ(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
-    """Which rows (n, ...) of two tensors differ by more than this share of their length; in any bit, if it is 0."""
-    a, b = a.flatten(1), b.flatten(1)
-    return (a != b).any(1) if not share else ~((a - b).norm(dim=1) <= share * a.norm(dim=1))  # (n,)
-
-
-def _tensors(held: Any) -> Iterator[torch.Tensor]:
-    """All tensors in what a decoder is called with, in order."""
-    if isinstance(held, torch.Tensor):
-        yield held
-    elif isinstance(held, Mapping | list | tuple):
-        for part in held.values() if isinstance(held, Mapping) else held:
-            yield from _tensors(part)
 
 
 def _around_all_cuts(vlm: VideoLLM, inputs: Inputs) -> float:
