@@ -73,8 +73,8 @@ def _alike(inputs: Inputs, one: int, other: int) -> np.ndarray:
 
 
 def _moved(one: Inputs, other: Inputs) -> np.ndarray:
-    """(n,) bool: whose embedding, or features that the decoder adds later, differ in any bit (on a GPU, too: its kernels
-    do not depend on what stands in another row); all, if anything else differs."""
+    """(n,) bool: whose embedding, or features that the decoder adds later, differ in any
+    bit; all, if anything else differs."""
     moved, video = np.zeros(one.n, bool), one.roles.positions("video")
     pairs = [list(_tensors([inputs.embeds, inputs.decoder_kwargs])) for inputs in (one, other)]
     if one.input_ids != other.input_ids or len({len(tensors) for tensors in pairs}) > 1:
