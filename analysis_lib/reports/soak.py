@@ -61,8 +61,11 @@ def disturbed(process: subprocess.Popen, out: Path, rng: random.Random, share: i
     seen = set()
 
     def workers() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in children if child.name().startswith("ray::Worker")]
+        found = []
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # one of Ray's helpers has just ended
+                found += [child] if child.name().startswith("ray::Worker") else []
+        return found
 
     def after(true: Callable[[], object], pause: float = 0.0) -> float:
         until(true, process)
