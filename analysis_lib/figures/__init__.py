@@ -7,7 +7,7 @@ import `findings`, and the tables of `study`."""
 # isort: off
 from analysis_lib.figures.bars import accuracy, bench, fragility, keywords, open_layers, pathways, verdicts
 from analysis_lib.figures.curves import (
-    CURVE_NOTE, all_curves, answer_by_layer, cross_frame, frame_distance, halves, knockout_curves, options_to_last,
+    CURVE_NOTE, answer_by_layer, cross_frame, frame_distance, halves, knockout_curves, options_to_last,
     store_growth, to_true_option, video_question_last, window_sizes,
 )  # fmt: skip
 from analysis_lib.figures.maps import MAP_NOTE, frame_pairs, heads_to_last, heads_video_last

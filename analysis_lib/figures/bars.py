@@ -7,7 +7,9 @@ import seaborn as sns
 
 from analysis_lib.figures.style import AMBER, GREEN, GREY, STYLE, VERDICTS, Drawn, headline, layer_axis, task_name
 from analysis_lib.findings import claims, stats
+from analysis_lib.findings.analysed import Analysed, Table
 from analysis_lib.instrument.edges import ROUTES
+from analysis_lib.study.rows import SAMPLE
 
 CONDITIONS = {  # condition: colour
     "all frames in order": GREEN, "shuffled frames": "#8FB98B", "single frame": "#B9C7D4", "text only": "#D9D9D9",
@@ -20,6 +22,7 @@ PATHWAYS = {  # pathway: words for the reader, colour
     "all_cross_frame_off": ("no cross-frame edges at all", "#F0C6DD"),
 }  # fmt: skip
 KINDS = {"spatial": "#9DACBB", "temporal": "#6E8DAB"}  # kind of keyword: colour
+CELL = ["kind", "keyword", "layer"]
 BARS = {"errorbar": None, "saturation": 1}  # intervals are drawn from the table
 
 
@@ -50,11 +53,12 @@ def accuracy(baseline: pd.DataFrame, controls: pd.DataFrame, title: str) -> Draw
     return fig, table
 
 
-def keywords(lens: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+def keywords(lens: Table, baseline: pd.DataFrame, title: str) -> Drawn:
     """Left: in which layers each kind's hits are, in %. Right: where in depth each word comes up, shallow first. The
     table has hits per question, kind and layer; `share` is the part of a kind's hits in the layer."""
-    hits = lens[lens["kind"].isin(KINDS)].groupby(["task", "sample_id", "kind", "layer"], as_index=False)["count"].sum()
-    table = stats.mean_interval(stats.attach(hits, baseline), "count", ["kind", "layer"])
+    rows, cell = Analysed(lens, baseline, kind=list(KINDS)), [*SAMPLE, "video", "kind", "layer"]
+    hits = (part.groupby(cell, as_index=False)["count"].sum() for part in rows.parts("kind", "layer", "count"))
+    table = stats.mean_interval(hits, "count", ["kind", "layer"])
     total = table.groupby("kind")["mean"].sum()
     whole = table["kind"].map(total)
     table["share"] = table["mean"] / whole
@@ -74,14 +78,15 @@ def keywords(lens: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
     left.tick_params(axis="x", labelsize=7)
     note = f"mean of {table['n_samples'].max()} questions, 95 % intervals"
     sns.move_legend(left, "lower left", bbox_to_anchor=(0, 1), ncol=2, title=note, alignment="left", fontsize=7.5)
-    _word_grid(right, stats.attach(lens, baseline))
+    words = Analysed(lens, baseline).parts("kind", "keyword", "layer", "count")
+    _word_grid(right, pd.concat([part.groupby(CELL, as_index=False)["count"].sum() for part in words]))
     headline(fig, title)
     return fig, table
 
 
 def _word_grid(ax: plt.Axes, rows: pd.DataFrame) -> None:
     """Share of each word's hits per layer for the 20 most frequent words, by mean depth; temporal words in bold."""
-    table = rows.groupby(["kind", "keyword", "layer"], as_index=False)["count"].sum()
+    table = rows.groupby(CELL, as_index=False)["count"].sum()
     table["hits"] = table.groupby("keyword")["count"].transform("sum")
     table = table[table["hits"] > 0].assign(share=lambda kept: kept["count"] / kept["hits"])
     if table.empty:

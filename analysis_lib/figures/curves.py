@@ -2,8 +2,8 @@
 costs, and after which layer the answer can be read."""
 
 import textwrap
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Collection, Iterator
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,6 +12,8 @@ import seaborn as sns
 from analysis_lib.figures import style
 from analysis_lib.figures.style import GREY, STYLE, Drawn, headline, layer_axis, panel_title, strongest, task_axes
 from analysis_lib.findings import stats
+from analysis_lib.findings.analysed import Analysed, Table
+from analysis_lib.study.rows import SAMPLE, as_rows, stacked
 
 CHANGE = "change of the answer's probability (%)"
 # How a panel of knockout curves is read, for captions.
@@ -20,40 +22,32 @@ CURVE_NOTE = ("Bands: 95 % intervals over videos. Strokes at the top: the curve 
 FIRST_HALF, MIDDLE_HALF = (0, 0.5), (0.25, 0.75)  # of the depth
 
 
-def knockout_curves(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str, edge_sets: tuple[str, ...] = (),
-                    shade: tuple[float, ...] = ()) -> Drawn:  # fmt: skip
-    """What a cut around each layer does to the answer's probability, a curve per edge set (all if none is named)."""
-    table = knockout_table(knockout[knockout["edge_set"].isin(edge_sets)] if edge_sets else knockout, baseline)
+def knockout_curves(knockout: Table, baseline: pd.DataFrame, title: str, edge_sets: tuple[str, ...] = (),
+                    shade: tuple[float, ...] = (), series: str = "edge_set") -> Drawn:  # fmt: skip
+    """What a cut around each layer does to the answer's probability, a curve per edge set (all if none is named), or
+    value of another column `series`."""
+    table = knockout_table(knockout, baseline, edge_sets, series)
     return _panels(table, title, CHANGE, shade=shade), table
 
 
-def all_curves(parts: Iterable[pd.DataFrame], baseline: pd.DataFrame, title: str) -> Drawn:
-    """`knockout_curves` of rows that come edge set by edge set (`Results.each`), of which one is held at a time."""
-    table = pd.concat(map(partial(knockout_table, baseline=baseline), parts))  # lets go of rows before the next come
-    order = {task: place for place, task in enumerate(table["task"].unique())}
-    table = table.sort_values("task", key=lambda tasks: tasks.map(order), kind="stable", ignore_index=True)
-    return _panels(table, title, CHANGE), table
-
-
-def cross_frame(knockouts: dict[str, pd.DataFrame], baseline: pd.DataFrame, title: str) -> Drawn:
+def cross_frame(knockouts: dict[str, Table], baseline: pd.DataFrame, title: str) -> Drawn:
     """Frames cannot read other frames, in the "video model" and its "image model", on the same questions."""
-    both = pd.concat([rows.assign(series=name) for name, rows in knockouts.items()])
-    return knockout_curves(both, baseline, title, shade=FIRST_HALF)
+    return knockout_curves(stacked(knockouts), baseline, title, shade=FIRST_HALF, series="series")
 
 
-def video_question_last(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+def video_question_last(knockout: Table, baseline: pd.DataFrame, title: str) -> Drawn:
     """Video, question and last token cannot read each other."""
     edge_sets = ("video->question", "video->last", "question->last", "last->last")
     return knockout_curves(knockout, baseline, title, edge_sets, MIDDLE_HALF)
 
 
-def to_true_option(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
+def to_true_option(knockout: Table, baseline: pd.DataFrame) -> Drawn:
     """Ways from the video to the right option are cut: straight, or over the question's sentence."""
     edge_sets = ("video->question_only", "question_only->true_option", "video->true_option")
     return knockout_curves(knockout, baseline, "Ways from the video to the right option", edge_sets, MIDDLE_HALF)
 
 
-def options_to_last(knockout: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+def options_to_last(knockout: Table, baseline: pd.DataFrame, title: str) -> Drawn:
     """The last token cannot read the question's sentence, the true option, or the false options."""
     edge_sets = ("question_only->last", "true_option->last", "false_options->last")
     return knockout_curves(knockout, baseline, title, edge_sets)
@@ -75,19 +69,19 @@ def frame_distance(pairs: pd.DataFrame, baseline: pd.DataFrame) -> Drawn:
     means = alone.groupby(["task", "sample_id", "distance"], as_index=False)["relative_change"].mean()
     together = pairs.loc[pairs["edge_set"].str.startswith("cross-frame@"), means.columns]
     rows = pd.concat([together.assign(series="all pairs"), means.assign(series="one pair")])
-    table = stats.change_table(rows, baseline, ["distance"])
+    table = stats.change_table(rows, baseline, ["distance"], series="series")
     title = strongest(table[table["series"] == "all pairs"], "distance", "frames {distance} apart")
     curves = table.rename(columns={"distance": "layer"})  # what the panels have on x
     return _panels(curves, title, CHANGE, "distance between the frames (1 = neighbours)"), table
 
 
-def halves(up: pd.DataFrame, down: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+def halves(up: Table, down: Table, baseline: pd.DataFrame, title: str) -> Drawn:
     """Accuracy on all questions against the layer up to which (`up`, bottom_up windows) or from which (`down`,
     top_down) edges are cut; grey lines: the untouched model (dotted), and chance."""
-    parts = {"from layer 1": up, "to last layer": down}
-    rows = pd.concat([part.assign(series=name, right=part["correct"]) for name, part in parts.items()])
-    table = stats.task_intervals(stats.attach(rows, baseline, keep="all"), "right", ["series", "layer"], scale=100)
-    levels = stats.accuracy_levels(baseline.merge(rows[["task", "sample_id"]].drop_duplicates()))
+    cuts = stacked({"from layer 1": up, "to last layer": down}).computed("right", ["correct"], itemgetter("correct"))
+    rows = Analysed(cuts, baseline, "all")
+    table = stats.task_intervals(rows.parts("series", "layer", "right"), "right", ["series", "layer"], scale=100)
+    levels = stats.accuracy_levels(baseline.merge(rows.samples()[["task", "sample_id"]].drop_duplicates()))
     table = table.merge(levels, left_on="task", right_index=True, how="left")
     fig = _panels(table, title, "accuracy (%)", "layer at the border of the cut")
     for ax, (_, part) in zip(fig.axes, table.groupby("task", sort=False), strict=False):
@@ -97,7 +91,7 @@ def halves(up: pd.DataFrame, down: pd.DataFrame, baseline: pd.DataFrame, title: 
     return fig, table
 
 
-def answer_by_layer(emergence: pd.DataFrame, baseline: pd.DataFrame, title: str) -> Drawn:
+def answer_by_layer(emergence: Table, baseline: pd.DataFrame, title: str) -> Drawn:
     """The true option's probability after each layer, and the mean probability of the false options."""
     table = answer_table(emergence, baseline)
     return _panels(table, title, "probability (%)", "layer", FIRST_HALF), table
@@ -122,20 +116,29 @@ def store_growth(table: pd.DataFrame) -> Drawn:
     return fig, table
 
 
-def knockout_table(knockout: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """`stats.change_table` per layer; `clipped` marks windows that the first or last layer cuts short."""
-    width = (knockout["last_layer"] - knockout["first_layer"]).groupby(knockout["layer"]).first()
-    clipped = (width < width.max()).rename("clipped").reset_index()
-    return stats.change_table(knockout, baseline, ["layer"]).merge(clipped, on="layer")
+def knockout_table(knockout: Table, baseline: pd.DataFrame, edge_sets: Collection[str] = (),
+                   series: str = "edge_set") -> pd.DataFrame:  # fmt: skip
+    """`stats.change_table` per layer of these edge sets (none: all); `clipped` marks windows that the first or last
+    layer cuts short."""
+    rows = as_rows(knockout).only(**({"edge_set": edge_sets} if edge_sets else {}))
+    table = stats.change_table(rows, baseline, ["layer"], series=series)
+    parts = (part.drop_duplicates("layer") for part in rows.parts(["layer", "first_layer", "last_layer"]))
+    windows = pd.concat(parts).drop_duplicates("layer").set_index("layer").sort_index()
+    width = windows["last_layer"] - windows["first_layer"]
+    return table.merge((width < width.max()).rename("clipped").reset_index(), on="layer")
 
 
-def answer_table(emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+def answer_table(emergence: Table, baseline: pd.DataFrame) -> pd.DataFrame:
     """Mean probability in % of the true option and of the false options (their mean) per task and layer."""
-    rows = emergence[emergence["normed"]]
-    kinds = rows["is_answer"].map({True: "true option", False: "false option"})
-    rows = rows.assign(series=kinds, probability=100 * rows["probability"])
-    means = rows.groupby(["task", "sample_id", "series", "layer"], as_index=False)["probability"].mean()
-    return stats.task_intervals(stats.attach(means, baseline), "probability", ["series", "layer"])
+    return stats.task_intervals(_answers(emergence, baseline), "probability", ["series", "layer"])
+
+
+def _answers(emergence: Table, baseline: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Of each sample, layer and series (true or false option) the mean probability, in %."""
+    for part in Analysed(emergence, baseline, normed=[True]).parts("layer", "is_answer", "probability"):
+        kinds = part["is_answer"].map({True: "true option", False: "false option"})
+        rows = part.assign(series=kinds, probability=100 * part["probability"])
+        yield rows.groupby([*SAMPLE, "video", "series", "layer"], as_index=False)["probability"].mean()
 
 
 def _panels(table: pd.DataFrame, title: str, ylabel: str, xlabel: str = "layer at the centre of the cut window",

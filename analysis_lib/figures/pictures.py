@@ -17,6 +17,7 @@ from analysis_lib.figures.style import STYLE, VERDICTS, Drawn, headline, layer_a
 from analysis_lib.findings import Claim, neighbours, stats
 from analysis_lib.study import examples
 from analysis_lib.study.examples import Example
+from analysis_lib.study.rows import stored_rows
 from analysis_lib.study.tables import read_manifest, read_table
 
 STEPS = {  # the claim on each step of the flow: its curve, words for the reader
@@ -109,10 +110,9 @@ def flow(folder: Path, claims: dict[str, Claim], name: str) -> Drawn:
 def _routes(folder: Path) -> pd.DataFrame:
     """A row per step of STEPS and layer, `series, layer, mean, low, high, n_samples, n_videos`: what is lost when the
     route is cut there, or how probable the answer is, in %. Mean over tasks."""
-    cuts = {"edge_set": [series for series, _ in STEPS.values()]}
-    baseline, emergence = (read_table(folder, name) for name in ("baseline", "emergence"))
-    knockout = read_table(folder, "knockout", where=cuts)
-    if knockout.empty or emergence.empty:
+    cuts, baseline = [series for series, _ in STEPS.values()], read_table(folder, "baseline")
+    knockout, emergence = stored_rows(folder, "knockout", edge_set=cuts), stored_rows(folder, "emergence")
+    if not (len(knockout) and len(emergence)):
         raise StudyError(LACKS.format(folder))
     cut = knockout_table(knockout, baseline)
     cut = cut.assign(series=cut["edge_set"], mean=-cut["mean"], low=-cut["high"], high=-cut["low"])  # losses

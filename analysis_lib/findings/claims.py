@@ -5,7 +5,7 @@ threshold that was fixed from the paper before any result of this study was seen
 "reproduced", below is "not reproduced", anything else "undecided". Layers (1-based) enter as share of the depth: the
 window centred at layer l of L sits at (l - 0.5)/L. Tasks weigh the same."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from math import ceil
@@ -16,7 +16,9 @@ import pandas as pd
 
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import stats
+from analysis_lib.findings.analysed import Analysed, Table
 from analysis_lib.instrument.edges import ROUTES
+from analysis_lib.study.rows import as_rows
 from analysis_lib.study.tables import BOTH_WAYS
 
 SMALLEST = 2.0  # % of the answer's probability: the curves that the paper calls flat stay within it
@@ -41,7 +43,7 @@ class Claim:
     threshold: float
     n_videos: int  # the independent units
     p: float  # one-sided
-    rows: pd.DataFrame = field(compare=False)  # what it was measured on
+    rows: Callable[[], pd.DataFrame] = field(compare=False)  # gets what it was measured on
 
     @property
     def title(self) -> str:
@@ -73,11 +75,12 @@ class Claim:
         return f"**{self.verdict.capitalize()}: {self.statement}.** Effect: {self.number}, {said}. {self.reason}"
 
 
-def decide(name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, because: str, doubt: str = "",
+def decide(name: str, statement: str, reps: pd.Series, rows: pd.DataFrame | Analysed, because: str, doubt: str = "",
            *, threshold: float, unit: str, span: float = 0) -> Claim:  # fmt: skip
     """The verdict on replicates of an effect measured on `rows`; `doubt` makes it undecided. `span` is the length of
     the scale of effects without spread (`stats.interval`). An effect that does not exist (NaN) is not reproduced."""
-    n, n_videos = len(rows[["task", "sample_id"]].drop_duplicates()), rows["video"].nunique()
+    samples = rows.samples() if isinstance(rows, Analysed) else rows
+    n, n_videos = len(samples[["task", "sample_id"]].drop_duplicates()), samples["video"].nunique()
     if np.isnan(reps.iloc[0]):
         found, verdict, why, p = (np.nan, np.nan, np.nan), "not reproduced", "", 1.0
     else:
@@ -85,7 +88,8 @@ def decide(name: str, statement: str, reps: pd.Series, rows: pd.DataFrame, becau
         p = float((1 + (draws <= threshold).sum()) / (1 + len(draws)))  # bootstrap, that the effect is not above
         verdict, why = ("undecided", doubt) if doubt else _verdict(*found, threshold, n_videos)
     reason = f"{because} {why}".strip().replace(" -0.0 ", " 0.0 ")
-    return Claim(name, statement, *found, n, verdict, reason, unit, threshold, n_videos, p, rows)
+    return Claim(name, statement, *found, n, verdict, reason, unit, threshold, n_videos, p,
+                 rows.frame if isinstance(rows, Analysed) else lambda: rows)  # fmt: skip
 
 
 def _verdict(effect: float, low: float, high: float, threshold: float, n_videos: int) -> tuple[str, str]:
@@ -145,7 +149,7 @@ def summary(manifest: Mapping[str, Any], baseline: pd.DataFrame, *said: Claim | 
     return "\n".join([head, "", *(f"* {line[0].upper()}{line[1:]}." for line in lines)])
 
 
-def by_task(claim: Callable[..., Claim], *tables: pd.DataFrame) -> pd.DataFrame:
+def by_task(claim: Callable[..., Claim], *tables: Table) -> pd.DataFrame:
     """The same claim on each task alone; the last table is the baseline, which decides what is analysed."""
     *measured, baseline = tables
     tasks = sorted(baseline.loc[baseline["correct"].astype(bool), "task"].unique())
@@ -153,13 +157,16 @@ def by_task(claim: Callable[..., Claim], *tables: pd.DataFrame) -> pd.DataFrame:
     return table(found).assign(task=tasks).set_index("task")
 
 
-def drops(knockout: pd.DataFrame, baseline: pd.DataFrame, *edge_sets: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def drops(knockout: Table, baseline: pd.DataFrame, *edge_sets: str,
+          **where: Collection) -> tuple[pd.DataFrame, Analysed]:  # fmt: skip
     """Replicates of the mean drop of the answer's probability in % (positive when the answer suffers) per (edge_set,
-    layer) on correctly answered samples, and the rows they come from."""
-    rows = stats.attach(knockout[knockout["edge_set"].isin(edge_sets)], baseline)
-    if absent := ", ".join(sorted(set(edge_sets) - set(rows["edge_set"]))):
+    layer) on correctly answered samples, and the rows they come from: those that hold what `where` names."""
+    rows = Analysed(knockout, baseline, edge_set=edge_sets, **where)
+    by = ["edge_set", "task", "layer"]
+    sums = stats.summed(rows.parts(*by, "relative_change"), "relative_change", by)
+    if absent := ", ".join(sorted(set(edge_sets) - set(sums["edge_set"]))):
         raise StudyError(f"no knockout of {absent} on correctly answered samples is stored; run sweep with these edges")
-    return -stats.across_tasks(stats.replicates(rows, "relative_change", ["edge_set", "task", "layer"])), rows
+    return -stats.across_tasks(stats.replicates_of(sums, by)), rows
 
 
 def _depth(curve: pd.DataFrame) -> np.ndarray:
@@ -193,6 +200,13 @@ def crossing(curve: pd.DataFrame) -> pd.Series:
     return pd.Series(at / layers.max(), index=curve.index)
 
 
+def answer_depth(emergence: Table, baseline: pd.DataFrame) -> tuple[pd.Series, Analysed]:
+    """Replicates of the depth at which the true option's probability reaches half of its last value, and the rows."""
+    rows = Analysed(emergence, baseline, is_answer=[True], normed=[True])
+    parts = rows.parts("layer", "probability")
+    return crossing(stats.across_tasks(stats.replicates(parts, "probability", ["task", "layer"]))), rows
+
+
 def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """`task, sample_id, video, pathway, correct` of the baseline's samples; the untouched model is pathway "full"."""
     samples = ["task", "sample_id"]
@@ -200,12 +214,12 @@ def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFra
     return pd.concat([full, pathway.merge(full[samples])])[[*samples, "video", "pathway", "correct"]]
 
 
-def effective_ranges(knockout: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, tuple[int, int]]:
+def effective_ranges(knockout: Table, baseline: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """First and last open layer (1-based) of each route by the paper's rule: from the first to the last bin of layers
     with a mean drop above 5 %, or the strongest. Bins are 5 of 32 layers wide, or the same share of a small depth. The
     paper takes Action Antonym alone; here tasks weigh the same."""
     curves, _ = drops(knockout, baseline, *ROUTES.values())
-    n_layers, ranges = int(knockout["layer"].max()), {}
+    n_layers, ranges = max(as_rows(knockout).values("layer")), {}
     size = 5 if n_layers >= 24 else max(1, round(5 * n_layers / 32))
     for name, route in ROUTES.items():
         bins = curves[route].iloc[0].groupby(lambda layer: (layer - 1) // size).mean()

@@ -7,8 +7,8 @@ what follows from it for a measurement, and what was measured. What follows is w
 import pandas as pd
 
 from analysis_lib.embedded.door import DEPTH, WORD_LAYER
-from analysis_lib.findings import stats
-from analysis_lib.findings.claims import SMALLEST, Claim, crossing, decide, drops
+from analysis_lib.findings.analysed import Table
+from analysis_lib.findings.claims import SMALLEST, Claim, answer_depth, decide, drops
 
 WORDS = f"In training the answer's word was read at the last token in layer {WORD_LAYER} of {DEPTH}"
 LETTERS = f"The layers above {WORD_LAYER} learned first, from text alone, to find a word's letter among the options"
@@ -25,21 +25,21 @@ CUTS = (
 ANSWERS = {"reproduced": "yes", "not reproduced": "no", "undecided": "undecided"}
 
 
-def positive_control(knockout: pd.DataFrame, emergence: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+def positive_control(knockout: Table, emergence: Table, baseline: pd.DataFrame) -> pd.DataFrame:
     """One row per fact: `taught`, what it `predicts`, what was `measured` with its interval, and whether the two
     `agree` (yes, no, or undecided: the interval holds the bound). A route carries something if cutting it lowers the
     answer's probability by more than SMALLEST %, on average over the windows meant."""
-    rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
-    depth = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
+    depth, rows = answer_depth(emergence, baseline)
     late = decide("letter", "", depth, rows, "", threshold=WORD_LAYER / DEPTH, unit="of the depth")
     predicts = f"the letter becomes readable above {WORD_LAYER / DEPTH:.2f} of the depth"
     found = [_row(LETTERS, predicts, late, late.brief)]
     return pd.DataFrame(found + [_cut(knockout, baseline, *cut) for cut in CUTS])
 
 
-def _cut(knockout: pd.DataFrame, baseline: pd.DataFrame, taught: str, route: str, where: str, carries: bool) -> dict:
-    lower, upper = knockout["last_layer"] <= WORD_LAYER, knockout["first_layer"] > WORD_LAYER
-    curves, rows = drops(knockout[lower if where == "lower" else upper], baseline, route)
+def _cut(knockout: Table, baseline: pd.DataFrame, taught: str, route: str, where: str, carries: bool) -> dict:
+    lower, upper = range(1, WORD_LAYER + 1), range(WORD_LAYER + 1, DEPTH + 1)
+    windows = {"last_layer": lower} if where == "lower" else {"first_layer": upper}
+    curves, rows = drops(knockout, baseline, route, **windows)
     drop, sign = curves[route].mean(axis=1), 1 if carries else -1
     claim = decide(route, "", sign * drop, rows, "", threshold=sign * SMALLEST, unit="%")
     low, high = sorted((sign * claim.low, sign * claim.high))

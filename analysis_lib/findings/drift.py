@@ -97,14 +97,15 @@ def disagreement(old: Claim | None, new: Claim | None, bound: Mapping[str, float
     seed (`reseeded`), rows that it draws are not compared, and effects from them may move within the interval."""
     if old is None or new is None:
         return "not in the record" if old is None else "not measured here"
-    drawn = reseeded and bool(SEEDED & set(new.rows))
+    here = new.rows()
+    drawn = reseeded and bool(SEEDED & set(here))
     said = [] if old.verdict == new.verdict else [f"{old.verdict} in the record, {new.verdict} here"]
     allowed = (1.0 if drawn else bound["effect"]) * (old.high - old.low) / 2 + TINY * max(1.0, abs(old.effect))
     moved = max(abs(a - b) for a, b in ((old.effect, new.effect), (old.low, new.low), (old.high, new.high)))
     if moved > allowed or np.isnan(old.effect) != np.isnan(new.effect):
         said.append(f"effect or interval moved by {moved:.2g}, expected {allowed:.2g} at most ({old.unit})")
     if not drawn:
-        drift = rows_drift(old.rows, new.rows, bound["fence"])
+        drift = rows_drift(old.rows(), here, bound["fence"])
         said.append(too_far(drift, bound))
         if drift["alone"] > ALONE * drift["rows"]:
             said.append(f"{drift['alone']} rows are on one side only")

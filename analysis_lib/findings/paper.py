@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from analysis_lib.findings import claims, stats
-from analysis_lib.findings.claims import LOSS, ORDER, SMALLEST, band, centre, crossing, drops, finding
+from analysis_lib.findings.analysed import Analysed, Table, attach
+from analysis_lib.findings.claims import LOSS, ORDER, SMALLEST, band, centre, drops, finding
+from analysis_lib.study.rows import as_rows, matched
 
 OF_DEPTH = "of the depth"
 INTO_LAST = ("true_option->last", "question_only->last", "false_options->last")
-Effect = tuple[pd.Series, pd.DataFrame, *tuple[str, ...]]  # replicates, rows, the parts in words (`claims.decide`)
+Effect = tuple[pd.Series, Table | Analysed, *tuple[str, ...]]  # replicates, rows, the parts in words (`claims.decide`)
 
 
 def _share(reps: pd.Series) -> str:
@@ -43,7 +45,7 @@ def temporal_evidence(controls: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
 
 
 @finding("cross-frame early", "Frames exchange information in the first half of the layers", SMALLEST)
-def cross_frame_early(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def cross_frame_early(knockout: Table, baseline: pd.DataFrame) -> Effect:
     """Figure 2. Effect: mean drop with windows in the first half of the layers minus that in the second. Falsified if
     cutting cross-frame attention hurts late as much as early, or nowhere."""
     curves, rows = drops(knockout, baseline, "cross-frame")
@@ -53,19 +55,19 @@ def cross_frame_early(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
 
 
 @finding("video training", "Video training adds the exchange between frames", SMALLEST)
-def video_training(knockout: pd.DataFrame, image_knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def video_training(knockout: Table, image_knockout: Table, baseline: pd.DataFrame) -> Effect:
     """Figure 2. Effect: mean drop in the first half of the layers, video model minus its image-only base, on samples
     that the video model gets right (each its own answer). Falsified if the base depends on other frames as much."""
-    both = image_knockout.merge(knockout, on=["edge_set", "task", "sample_id", "layer"], suffixes=("_image", "_video"))
-    rows = stats.attach(both[both["edge_set"] == "cross-frame"], baseline)
-    changes = (stats.replicates(rows, f"relative_change_{model}", ["task", "layer"]) for model in ("image", "video"))
+    both = matched({"image": image_knockout, "video": knockout}, ["edge_set", "task", "sample_id", "layer"])
+    rows, names = Analysed(both, baseline, edge_set=["cross-frame"]), ("relative_change_image", "relative_change_video")
+    changes = (stats.replicates(rows.parts("layer", name), name, ["task", "layer"]) for name in names)
     image, video = (-band(stats.across_tasks(change), 0, 0.5) for change in changes)
     return video - image, rows, f"Mean drop {video[0]:.1f} % in the video model, {image[0]:.1f} % in the image model."
 
 
 @finding("first half decides", "Without cross-frame attention in the first half of the layers answers are lost",
          LOSS, span=100)  # fmt: skip
-def early_half_accuracy(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def early_half_accuracy(first: Table, second: Table, baseline: pd.DataFrame) -> Effect:
     """Tables 2 and B. Effect: answers lost if the first half is cut minus the second, from the rows of `first` (cuts
     from layer 1) and `second` (to the last) that cut exactly half. Falsified if both halves cost the same."""
     rows = _lost(first, second, baseline)
@@ -75,25 +77,39 @@ def early_half_accuracy(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.
     return early - late, rows, because
 
 
-def lost_answers(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+def lost_answers(first: Table, second: Table, baseline: pd.DataFrame) -> pd.DataFrame:
     """Right answers in % that are lost when one half of the layers is cut, per task (paper, tables 2 and B)."""
     rows = _lost(first, second, baseline)
     return stats.task_intervals(rows, "lost", ["layers"], scale=100).set_index(["task", "layers"])
 
 
-def _lost(first: pd.DataFrame, second: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+def _lost(first: Table, second: Table, baseline: pd.DataFrame) -> pd.DataFrame:
     """The rows that cut exactly the first or the second half: which `layers`, and whether the answer is `lost`."""
-    n_layers = int(second["last_layer"].max())
-    cuts = [
-        table[(table["first_layer"] == start) & (table["last_layer"] == end)].assign(layers=f"{start} to {end}")
-        for table, start, end in ((first, 1, n_layers // 2), (second, n_layers // 2 + 1, n_layers))
-    ]
-    rows = stats.attach(pd.concat(cuts).query("edge_set == 'cross-frame'"), baseline)
+    n_layers, found = max(as_rows(second).values("last_layer")), []
+    for table, start, end in ((first, 1, n_layers // 2), (second, n_layers // 2 + 1, n_layers)):
+        cut = {"first_layer": [start], "last_layer": [end], "edge_set": ["cross-frame"]}
+        found.append(as_rows(table).frame(**cut).assign(layers=f"{start} to {end}"))
+    rows = attach(pd.concat(found), baseline)
     return rows.assign(lost=rows["prediction"] != rows["prediction_base"])
 
 
+def margin_changes(knockout: Table, baseline: pd.DataFrame) -> pd.DataFrame:
+    """Mean change of the logit margin (right letter minus best other one) with its interval, for windows around layers
+    of the first and of the second half, on right answers ("correct") and on all."""
+    change = as_rows(knockout).computed(
+        "margin", ("margin_knock", "margin_base"), lambda rows: rows["margin_knock"] - rows["margin_base"]
+    )
+    n_layers, halves = max(change.values("layer")), {True: "first half", False: "second half"}
+    parts = (
+        part.assign(samples=keep, layers=(part["layer"] <= n_layers / 2).map(halves))
+        for keep in ("correct", "all")
+        for part in Analysed(change, baseline, keep).parts("layer", "margin")
+    )
+    return stats.mean_interval(parts, "margin", ["samples", "layers"])
+
+
 @finding("integration in the middle", "Video meets the question in the middle layers", SMALLEST)
-def integration_in_the_middle(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def integration_in_the_middle(knockout: Table, baseline: pd.DataFrame) -> Effect:
     """Figure 3. Effect: mean drop when video->question is cut with windows in the middle half of the depth minus that
     elsewhere. Falsified if the first and last quarter matter as much."""
     curves, rows = drops(knockout, baseline, "video->question")
@@ -103,7 +119,7 @@ def integration_in_the_middle(knockout: pd.DataFrame, baseline: pd.DataFrame) ->
 
 @finding("integration before answer", "The question takes in the video before the last token reads the question",
          ORDER, OF_DEPTH)  # fmt: skip
-def integration_before_answer(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def integration_before_answer(knockout: Table, baseline: pd.DataFrame) -> Effect:
     """Figure 3. Effect: depth of the question->last drop minus depth of the video->question drop, each weighted with
     the drop. Falsified if both sit at the same depth, or if one of the two routes carries nothing."""
     curves, rows = drops(knockout, baseline, "video->question", "question->last")
@@ -112,12 +128,13 @@ def integration_before_answer(knockout: pd.DataFrame, baseline: pd.DataFrame) ->
 
 
 @finding("temporal words later", "Temporal words come up deeper than spatial words", ORDER, OF_DEPTH)
-def temporal_words_later(lens: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def temporal_words_later(lens: Table, baseline: pd.DataFrame) -> Effect:
     """Figure 4. Effect: mean depth of temporal minus spatial keywords; each hit (a video token whose top word is a
     keyword) counts once. Falsified if both kinds sit at the same depth, or if one never comes up."""
-    rows = stats.attach(lens[lens["kind"].isin(["spatial", "temporal"])], baseline)
-    rows["depth"] = rows["count"] * (rows["layer"] - 0.5) / lens["layer"].max()
-    hits, depth = (stats.replicates(rows, value, ["kind", "task"]) for value in ("count", "depth"))
+    deepest = max(as_rows(lens).values("layer"), default=0)
+    depths = as_rows(lens).computed("depth", ("count", "layer"), lambda r: r["count"] * (r["layer"] - 0.5) / deepest)
+    rows = Analysed(depths, baseline, kind=["spatial", "temporal"])
+    hits, depth = (stats.replicates(rows.parts("kind", value), value, ["kind", "task"]) for value in ("count", "depth"))
     places = stats.across_tasks(depth / hits.where(hits > 0)).reindex(columns=["spatial", "temporal"])
     spatial, temporal = (places[kind] for kind in places)
     because = f"Mean depth {_share(spatial)} for spatial words, {_share(temporal)} for temporal words."
@@ -125,27 +142,25 @@ def temporal_words_later(lens: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
 
 
 @finding("answer in the second half", "The answer becomes readable in the second half of the layers", 0.0, OF_DEPTH)
-def answer_in_second_half(emergence: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def answer_in_second_half(emergence: Table, baseline: pd.DataFrame) -> Effect:
     """Figure 9. Effect: depth at which the true option's probability (final norm and output head on every layer's
     state) reaches half of its last value, minus 0.5. Falsified if the answer is readable in the first half."""
-    rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
-    at = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
+    at, rows = claims.answer_depth(emergence, baseline)
     return at - 0.5, rows, f"Half of the last value is reached at {_share(at)} of the depth."
 
 
 @finding("answer after integration", "The answer becomes readable after video and question have met", ORDER, OF_DEPTH)
-def answer_after_integration(emergence: pd.DataFrame, knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def answer_after_integration(emergence: Table, knockout: Table, baseline: pd.DataFrame) -> Effect:
     """Figures 3 and 9. Effect: depth at which the true option reaches half of its last probability minus the depth of
     the video->question drop, under the same draws of videos. Falsified if the answer is there before."""
-    rows = stats.attach(emergence[emergence["is_answer"] & emergence["normed"]], baseline)
-    late = crossing(stats.across_tasks(stats.replicates(rows, "probability", ["task", "layer"])))
+    late, rows = claims.answer_depth(emergence, baseline)
     curves, cut = drops(knockout, baseline, "video->question")
-    early, rows = centre(curves["video->question"]), pd.concat([rows, cut])
-    return late - early, rows, f"Integration sits at {_share(early)} of the depth, the answer at {_share(late)}."
+    early = centre(curves["video->question"])
+    return late - early, rows | cut, f"Integration sits at {_share(early)} of the depth, the answer at {_share(late)}."
 
 
 @finding("true option dominates", "The last token reads the answer from the true option", SMALLEST)
-def true_option_dominates(knockout: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
+def true_option_dominates(knockout: Table, baseline: pd.DataFrame) -> Effect:
     """Figure 7. Effect: mean drop over all layers when true_option->last is cut, minus the larger of the drops for the
     question without options and the false options. Falsified if another source carries as much."""
     curves, rows = drops(knockout, baseline, *INTO_LAST)
@@ -179,7 +194,7 @@ def pathway_beats_random(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effec
 @finding("most edges closed", "Most attention edges can be closed", 40.0, "% of the edges")
 def most_edges_closed(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
     """Table 3: 42 to 63 %. Effect: share of edges that the pathway closes. Falsified if it keeps more than 60 %."""
-    rows = stats.attach(pathway[pathway["pathway"] == "effective"], baseline, keep="all")
+    rows = attach(pathway[pathway["pathway"] == "effective"], baseline, keep="all")
     rows = rows.assign(closed=100 * (1 - rows["edges_kept"] / rows["edges_total"]))
     closed = stats.across_tasks(stats.replicates(rows, "closed", ["task"]))["mean"]
     return closed, rows, f"The pathway keeps {100 - closed[0]:.1f} % of the edges."

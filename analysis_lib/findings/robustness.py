@@ -11,7 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis_lib.findings import claims, stats
-from analysis_lib.findings.stored import claims_of, seed_of, stored_tables
+from analysis_lib.findings.analysed import Table
+from analysis_lib.findings.stored import NOTHING, claims_of, seed_of, stored_tables
+from analysis_lib.study.rows import SAMPLE, Rows, as_rows
 from analysis_lib.study.tables import read_table
 
 REPORTED = "as reported"
@@ -49,13 +51,15 @@ def _variants(folder: Path, image_folder: Path | None, reported: dict) -> Iterat
     margins = {name: in_margin(reported[name]) for name in KNOCKOUTS}
     yield "margin", reported | margins, KNOCKOUTS
     for size, rows in read_table(folder, "widths").groupby("window"):
-        tables = reported | {"knockout": rows, "image": reported["image"].iloc[:0]}
+        tables = reported | {"knockout": rows, "image": NOTHING}
         yield f"window {size}", tables, KNOCKOUTS
 
 
-def in_margin(knockout: pd.DataFrame) -> pd.DataFrame:
+def in_margin(knockout: Table) -> Rows:
     """The rows with `relative_change` as the change of the answer's margin, in % of the mean margin of the untouched
     model on its right answers. A probability near 1 hides what a cut does; a margin does not."""
-    right = knockout[knockout["margin_base"] > 0].drop_duplicates(["task", "sample_id"])
-    change = 100 * (knockout["margin_knock"] - knockout["margin_base"]) / right["margin_base"].mean()
-    return knockout.assign(relative_change=change)
+    rows, base = as_rows(knockout), [*SAMPLE, "margin_base"]
+    samples = [part.drop_duplicates(SAMPLE)["margin_base"] for part in rows.parts(base)]
+    margins = pd.concat(samples) if samples else pd.Series(dtype=float)
+    mean, needs = margins[margins > 0].mean(), ("margin_knock", "margin_base")
+    return rows.computed("relative_change", needs, lambda r: 100 * (r["margin_knock"] - r["margin_base"]) / mean)

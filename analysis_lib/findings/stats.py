@@ -17,26 +17,14 @@ import numpy as np
 import pandas as pd
 
 from analysis_lib.errors import StudyError
+from analysis_lib.findings.analysed import Analysed, Table
+from analysis_lib.study.rows import as_rows
 
+Frames = pd.DataFrame | Iterable[pd.DataFrame]  # rows, at once or in parts
 DRAWS = 4000  # the Monte Carlo error of a 95 % bound is then about 2 % of the interval's width
 LEVEL = 0.95
 MEAN_OF_TASKS = "mean of tasks"  # the `task` of rows in which all tasks weigh the same
 BLOCK = 2**23  # numbers that are computed with at once
-
-
-def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct") -> pd.DataFrame:
-    """Add `video, correct, answer, prediction_base` of the baseline to each row and keep the samples that are analysed:
-    "correct" (the paper's choice: samples that the untouched model answers correctly), "wrong" or "all"."""
-    if keep not in ("correct", "wrong", "all"):
-        raise StudyError(f"keep is {keep!r}; use correct, wrong or all")
-    known = baseline.rename(columns={"prediction": "prediction_base"})
-    added = [name for name in ("video", "correct", "answer", "prediction_base") if name in known]
-    rows = table.drop(columns=added, errors="ignore").merge(known[["task", "sample_id", *added]])
-    kept = rows if keep == "all" else rows[rows["correct"].astype(bool) == (keep == "correct")]
-    if keep == "correct" and kept.empty and len(table):
-        none = f"none of {table['sample_id'].nunique()} samples here is answered correctly: nothing to analyse"
-        raise StudyError(f"{none}; measure more of them (SAMPLES=20, say)")
-    return kept
 
 
 def _drawn(draw: Callable[[int], np.ndarray], n_videos: int) -> Iterator[np.ndarray]:
@@ -65,22 +53,45 @@ def _sums(draws: Iterable[np.ndarray], *values: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
+def summed(rows: Frames, value: str, by: Sequence[str]) -> pd.DataFrame:
+    """What each video has in each cell of `by`: the `total` and the `count` of its values, its samples (`n_samples`),
+    and whether all values are 0 or 1 (`binary`). Of `rows` in parts one is held at a time."""
+    key, found = ["video", *by], []
+    for part in [rows] if isinstance(rows, pd.DataFrame) else rows:
+        numbers = part[value].astype(float)
+        columns = {"number": numbers, "binary": numbers.isna() | numbers.isin([0, 1])}
+        cells = part[key].assign(**columns).groupby(key)
+        sums = cells.agg(total=("number", "sum"), count=("number", "count"), binary=("binary", "all"))
+        if "sample_id" in part:
+            sums["n_samples"] = part[[*key, "sample_id"]][numbers.notna()].groupby(key)["sample_id"].nunique()
+        found.append(sums.reset_index())
+    sums = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    if sums.empty:
+        raise StudyError(f"no rows to summarise for {value!r}; measure some samples first")
+    if sums.duplicated(key).any():  # a video in several parts
+        sums = sums.groupby(key).agg(dict.fromkeys(sums.columns.drop(key), "sum") | {"binary": "all"}).reset_index()
+    return sums
+
+
 def _numbered(frame: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Series, pd.Index]:
     """Each row's place among the groups of `by`, which are sorted, and the groups."""
     groups = frame.groupby(list(by))
     return groups.ngroup().astype(np.int32), groups.size().index
 
 
-def replicates(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
+def replicates(rows: Frames, value: str, by: Sequence[str]) -> pd.DataFrame:
     """Replicates of the mean of `value` in each cell of `by`; NaN where a draw holds no video of a cell."""
-    if frame.empty:
-        raise StudyError(f"no rows to summarise for {value!r}; measure some samples first")
-    (video, videos), (cell, cells) = (_numbered(frame, names) for names in (["video"], by))
-    rows = pd.DataFrame({"video": video, "cell": cell, "value": frame[value].astype(float)})
+    return replicates_of(summed(rows, value, by), by)
+
+
+def replicates_of(sums: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """`replicates` of what `summed` gave."""
+    (video, videos), (cell, cells) = (_numbered(sums, names) for names in (["video"], by))
+    rows = pd.DataFrame({"video": video, "cell": cell, "total": sums["total"], "count": sums["count"]})
     weights, means = _weights(len(videos)), []
     for _, part in rows.groupby(rows["cell"] // max(1, BLOCK // len(videos))):
-        sums = part.groupby(["video", "cell"])["value"]
-        totals, counts = (sums.agg(how).unstack().fillna(0) for how in ("sum", "count"))  # (videos of the part, cells)
+        grid = part.set_index(["video", "cell"])
+        totals, counts = (grid[name].unstack().fillna(0) for name in ("total", "count"))  # (videos of the part, cells)
         step = max(1, BLOCK // len(totals))
         blocks = (weights[at : at + step, totals.index].astype(float) for at in range(0, 1 + DRAWS, step))
         total, count = _sums(blocks, totals.to_numpy(), counts.to_numpy())
@@ -109,13 +120,16 @@ def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> tuple[float, 
     return effect, low, high
 
 
-def mean_interval(frame: pd.DataFrame, value: str, by: list[str], reps: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row per cell of `by` with `mean, low, high, n_samples, n_videos`. Yes/no values are bounded to [0, 1]. `reps`
-    are the replicates, where they are not plainly those of `value`."""
-    reps, rows = replicates(frame, value, by) if reps is None else reps, []
-    present = frame[value].notna()
-    span = 1.0 if frame.loc[present, value].isin([0, 1]).all() else 0.0
-    numbers = frame.loc[present, [*by, "sample_id", "video"]].groupby(by).nunique()
+def mean_interval(rows: Frames, value: str, by: list[str]) -> pd.DataFrame:
+    """One row per cell of `by` with `mean, low, high, n_samples, n_videos`. Yes/no values are bounded to [0, 1]."""
+    sums = summed(rows, value, by)
+    return _intervals(sums, by, replicates_of(sums, by))
+
+
+def _intervals(sums: pd.DataFrame, by: list[str], reps: pd.DataFrame) -> pd.DataFrame:
+    """`mean_interval` of what `summed` gave, with the replicates of its cells."""
+    rows, span = [], 1.0 if sums["binary"].all() else 0.0
+    numbers = sums[sums["count"] > 0].groupby(by).agg({"n_samples": "sum", "video": "nunique"}).astype(int)
     for key, n_samples, n_videos in numbers.itertuples():
         mean, low, high = interval(reps[key], n=n_videos, span=span)
         low, high = (max(0.0, low), min(1.0, high)) if span else (low, high)
@@ -124,12 +138,16 @@ def mean_interval(frame: pd.DataFrame, value: str, by: list[str], reps: pd.DataF
     return pd.DataFrame(rows)
 
 
-def task_intervals(frame: pd.DataFrame, value: str, by: list[str], *, scale: float = 1) -> pd.DataFrame:
+def task_intervals(rows: Frames, value: str, by: list[str], *, scale: float = 1) -> pd.DataFrame:
     """`mean_interval` for every task and, if there are several, for their mean; `scale` 100 gives percentages."""
-    reps = replicates(frame, value, ["task", *by])
-    table = mean_interval(frame, value, ["task", *by], reps)
-    if frame["task"].nunique() > 1:
-        mean = mean_interval(frame, value, by, across_tasks(reps))
+    return _by_task(summed(rows, value, ["task", *by]), by, scale)
+
+
+def _by_task(sums: pd.DataFrame, by: list[str], scale: float = 1) -> pd.DataFrame:
+    reps = replicates_of(sums, ["task", *by])
+    table = _intervals(sums, ["task", *by], reps)
+    if sums["task"].nunique() > 1:
+        mean = _intervals(sums, by, across_tasks(reps))
         table = pd.concat([table, mean.assign(task=MEAN_OF_TASKS)], ignore_index=True)
     return table.assign(**{name: scale * table[name] for name in ("mean", "low", "high")})
 
@@ -149,19 +167,21 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
     return table if mean.empty else mean
 
 
-def change_table(rows: pd.DataFrame, baseline: pd.DataFrame, cell: list[str],
-                 value: str = "relative_change") -> pd.DataFrame:  # fmt: skip
-    """What knockouts do: mean change (of `value`; in %) with its interval per task, series (column `series`, or else
-    `edge_set`) and `cell` (layer, say) on correctly answered samples. `p` tests all cells of a task and series at once
-    (`max_t`)."""
-    kept, series = attach(rows, baseline), "series" if "series" in rows else "edge_set"
-    table = task_intervals(kept, value, [series, *cell])
-    tests = {}
-    for name, every in kept[["task", series, "video", *cell, value]].groupby(series):
-        tests |= {(task, name): max_t(part, value, cell) for task, part in every.groupby("task")}
-        tests[MEAN_OF_TASKS, name] = max_t(every, value, cell)
-    p = pd.concat(tests, names=["task", series]).reset_index(["task", series])
-    return table.merge(p, on=["task", series, *cell], how="left")
+def change_table(rows: Table, baseline: pd.DataFrame, cell: list[str], value: str = "relative_change",
+                 series: str = "edge_set") -> pd.DataFrame:  # fmt: skip
+    """What knockouts do: mean change (of `value`; in %) with its interval per task, `series` (a column, of which one
+    value's rows are gone through at a time) and `cell` (layer, say) on correctly answered samples. `p` tests all cells
+    of a task and series at once (`max_t`)."""
+    found, rows, by = [], as_rows(rows), [series, *cell]
+    for name in sorted(rows.values(series)) or [""]:  # of no rows is said that there are none
+        parts = Analysed(rows, baseline, **{series: [name]}).parts(series, *cell, value)
+        sums = summed(parts, value, ["task", *by])
+        tests = {task: _max_t(part, cell) for task, part in sums.groupby("task")} | {MEAN_OF_TASKS: _max_t(sums, cell)}
+        p = pd.concat(tests, names=["task"]).reset_index("task")
+        found.append(_by_task(sums, by).merge(p, on=["task", *cell], how="left"))
+    table = pd.concat(found)
+    mean = table["task"] == MEAN_OF_TASKS
+    return pd.concat([table[~mean].sort_values("task", kind="stable"), table[mean]], ignore_index=True)
 
 
 def split_videos(rows: pd.DataFrame, part: str, *, seed: int = 0) -> pd.DataFrame:
@@ -181,11 +201,16 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> pd.Series:
     return pd.Series({"n": was.size, "lost": lost, "gained": gained, "p": min(1.0, 2 * tail)})
 
 
-def max_t(frame: pd.DataFrame, value: str, along: Sequence[str] = ("layer",)) -> pd.DataFrame:
+def max_t(rows: Frames, value: str, along: Sequence[str] = ("layer",)) -> pd.DataFrame:
     """The columns `along` and `p`: test of the mean curve against zero at all points at once; p is missing with a
     single video. Under the null a video's whole curve may change its sign; the largest |t| over random sign flips
     adjusts each p for the number of points. Videos weigh the same, whatever the number of their questions."""
-    curves = frame.groupby(["video", *along])[value].mean().unstack(along)  # (videos, points)
+    return _max_t(summed(rows, value, along), along)
+
+
+def _max_t(sums: pd.DataFrame, along: Sequence[str]) -> pd.DataFrame:
+    sums = sums.groupby(["video", *along])[["total", "count"]].sum()
+    curves = (sums["total"] / sums["count"]).unstack(along)  # (videos, points)
     if curves.isna().any(axis=None):
         points = f"some videos lack points along {', '.join(along)!r}"
         raise StudyError(f"{points}; finish the sweep before testing whole curves")

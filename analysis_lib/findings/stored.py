@@ -4,6 +4,7 @@ A model's results are the folders `<model>/<benchmark>-k<window>-<style>` that t
 not measure is left out, so a finding can be absent, but never guessed."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,14 @@ import pandas as pd
 from analysis_lib import paths
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import claims, paper, stats
+from analysis_lib.findings.analysed import Table
 from analysis_lib.instrument.edges import ROUTES
 from analysis_lib.study.request import check_request
+from analysis_lib.study.rows import LONG, Rows, as_rows, stored_rows
 from analysis_lib.study.tables import read_manifest, read_table
 
 STORED = ("baseline", "controls", "knockout", "emergence", "lens", "pathway")
+NOTHING = Rows(lambda columns, where: pd.DataFrame(columns=list(columns)), ())  # of a table that is not there
 # Each finding: the function, the tables that it takes, and the edge sets that have to be among the knockouts.
 CLAIMS: tuple[tuple[Callable[..., claims.Claim], tuple[str, ...], tuple[str, ...]], ...] = (
     (paper.above_chance, ("baseline",), ()),
@@ -54,22 +58,21 @@ def seed_of(folder: Path) -> int:
 
 def stored_tables(
     folder: Path, image_folder: Path | None = None, *, samples: Collection[str] | None = None
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, Table]:
     """The tables that claims are made of, by name; those that are not stored are empty. Beside the tables of `folder`:
     `image`, the knockouts of the model's image-only base in `image_folder`; `bottom_up` and `top_down`, the one-sided
     knockouts beside `folder`; `evaluation`, the half of the baseline on which pathways are tested, and of `pathway` the
     rows whose ranges come from the other half. `samples` (None: all) limits all of them to these sample_ids."""
-    tables = {name: read_table(folder, name) for name in STORED}
+    where = {} if samples is None else {"sample_id": samples}
+    rows = partial(stored_rows, **where)
+    tables = {name: rows(folder, name) if name in LONG else read_table(folder, name, (), where) for name in STORED}
     for style in ("bottom_up", "top_down"):
-        tables[style] = read_table(folder.with_name(folder.name.replace("-center", f"-{style}")), "knockout")
-    own = image_folder in (None, folder)
-    tables["image"] = tables["knockout"].iloc[:0] if own else read_table(image_folder, "knockout")
-    if samples is not None:
-        tables = {name: table[table["sample_id"].isin(samples)] for name, table in tables.items()}
+        tables[style] = rows(folder.with_name(folder.name.replace("-center", f"-{style}")), "knockout")
+    tables["image"] = NOTHING if image_folder in (None, folder) else rows(image_folder, "knockout")
     baseline, pathway = tables["baseline"], tables["pathway"]
     seed = seed_of(folder)  # of the halves, as notebook 04 drew them
     tables["evaluation"] = stats.split_videos(baseline, "evaluation", seed=seed)
-    if baseline["correct"].any() and {*tables["knockout"]["edge_set"]}.issuperset(ROUTES.values()):
+    if baseline["correct"].any() and tables["knockout"].values("edge_set").issuperset(ROUTES.values()):
         ranges = claims.effective_ranges(tables["knockout"], stats.split_videos(baseline, "selection", seed=seed))
         name = check_request(model=folder.parent.name, ranges=ranges).ranges_name
         pathway = pathway[pathway["ranges"] == name]
@@ -78,13 +81,14 @@ def stored_tables(
     return tables | {"pathway": pathway}
 
 
-def claims_of(tables: Mapping[str, pd.DataFrame], changed: Collection[str] = ()) -> Iterator[claims.Claim]:
+def claims_of(tables: Mapping[str, Table], changed: Collection[str] = ()) -> Iterator[claims.Claim]:
     """Every finding that `tables` (see `stored_tables`) allow, in the order of the notebooks; with `changed`, names of
     tables, only the findings that read one of them."""
-    cut, right = set(tables["knockout"]["edge_set"]), tables["baseline"]["correct"].any()
+    stored = {name for name, table in tables.items() if len(table)}
+    cut, right = as_rows(tables["knockout"]).values("edge_set"), tables["baseline"]["correct"].any()
     for claim, names, edges in CLAIMS:
         about_right = claim not in (paper.above_chance, paper.temporal_evidence)
-        able = all(len(tables[name]) for name in names) and cut.issuperset(edges) and (right or not about_right)
+        able = stored.issuperset(names) and cut.issuperset(edges) and (right or not about_right)
         if able and (not changed or {*names} & {*changed}):
             yield claim(*(tables[name] for name in names))
 

@@ -6,7 +6,7 @@ redraw. The model is loaded when the first missing row needs it; anything wrong 
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from analysis_lib.study import examples, measure, provenance, single_samples
 from analysis_lib.study.cluster import crew
 from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
+from analysis_lib.study.rows import LONG, Rows, narrowed
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS, Where
 
@@ -34,24 +35,13 @@ BAR = {"unit": "sample", "ascii": True, "file": sys.stderr, "mininterval": 0.5}
 
 
 class Results:
-    """The stored rows of the samples, edge sets and measures asked for: a frame each for `baseline`, `skipped` and
-    every measure (`request.ALL_MEASURES`), read when it is first looked at; the `request`, the `manifest`, and `dir`,
-    the results folder."""
+    """The stored rows of the samples, edge sets and measures asked for, read when they are first looked at: a frame
+    each for `baseline`, `skipped` and every measure (`request.ALL_MEASURES`), but `Rows` for those of `LONG`, of which
+    a large run has more than fit; the `request`, the `manifest`, and `dir`, the results folder."""
 
     def __init__(self, store: Store, request: Request, ids: set[str]) -> None:
         self.request, self.manifest, self.dir = request, store.manifest, store.folder
         self._store, self._ids = store, ids
-
-    def read(self, table: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-        """One of the frames, with these columns alone (empty: all): a large run has more of them than fit."""
-        return self._store.read(table, columns, self._wanted(table))
-
-    def each(self, table: str, columns: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
-        """The frame of a measure of cuts ("knockout", say) for one edge set after the other: a large run has more rows
-        than fit."""
-        wanted = self._wanted(table)
-        for edge_set in sorted(self.request.cuts()[table]):
-            yield self._store.read(table, columns, wanted | {"edge_set": [edge_set]})
 
     def _wanted(self, table: str) -> Where:
         """Which rows of a table are those asked for."""
@@ -66,11 +56,16 @@ class Results:
             wanted |= {"ranges": [request.ranges_name]}
         return wanted
 
-    def __getattr__(self, name: str) -> pd.DataFrame:
+    def __getattr__(self, name: str) -> Any:
         if name not in ("baseline", "skipped", *ALL_MEASURES):
             raise AttributeError(name)
-        vars(self)[name] = frame = self.read(name)
-        return frame
+        wanted = self._wanted(name)
+
+        def read(columns: Sequence[str], where: Where) -> pd.DataFrame:
+            return self._store.read(name, columns, narrowed(wanted, where))
+
+        vars(self)[name] = found = Rows(read, self.baseline["task"].unique()) if name in LONG else read((), {})
+        return found
 
     @cached_property
     def _kept(self) -> list[str]:

@@ -18,6 +18,7 @@ import pandas as pd
 from analysis_lib import paths
 from analysis_lib.figures.style import GREY, STYLE, task_name
 from analysis_lib.findings import stats
+from analysis_lib.findings.analysed import attach
 from analysis_lib.inputs.records import LETTERS
 from analysis_lib.study.tables import read_table
 
@@ -64,7 +65,7 @@ def tables(folders: list[Path]) -> Iterator[tuple[str, str, pd.DataFrame, pd.Dat
         parts = [(f"k{k}-{style}", style, k, read_table(at, "knockout"))]
         parts += [(f"w{size}-{style}", style, size, rows) for size, rows in widths.groupby("window")]
         for name, style, size, rows in parts:
-            rows = stats.attach(rows, baseline)
+            rows = attach(rows, baseline)
             rows = rows.assign(margin_change=rows["margin_knock"] - rows["margin_base"])
             words = WINDOWS[style].format(f"{size} layer{'s' * (size > 1)}")
             few = f", {rows['sample_id'].nunique()} questions" * name.startswith("w")
