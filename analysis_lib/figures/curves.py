@@ -101,7 +101,8 @@ def store_growth(table: pd.DataFrame) -> Drawn:
     """Seconds (left) and peak memory (right) of each use of the results store, by number of samples (`bench_store`)."""
     names = {
         "one_more": "one more sample", "one_route": "one task, one edge set", "resume_check": "what a full run lacks",
-        "redraw": "redraw of one edge set", "redraw_curves": "curves of eleven edge sets", "fill": "adding the samples",
+        "redraw": "redraw of one edge set", "redraw_curves": "curves of eleven edge sets",
+        "redraw_verdicts": "verdicts, four times", "fill": "adding the samples",
     }  # fmt: skip
     rows = table.assign(use=table["use"].map(names))
     fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.4))

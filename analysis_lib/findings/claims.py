@@ -164,7 +164,7 @@ def drops(knockout: Table, baseline: pd.DataFrame, *edge_sets: str,
     rows = Analysed(knockout, baseline, edge_set=edge_sets, **where)
     by = ["edge_set", "task", "layer"]
     sums = stats.summed(rows.parts(*by, "relative_change"), "relative_change", by)
-    if absent := ", ".join(sorted(set(edge_sets) - set(sums["edge_set"]))):
+    if absent := ", ".join(sorted(set(edge_sets) - set(sums.index.unique("edge_set")))):
         raise StudyError(f"no knockout of {absent} on correctly answered samples is stored; run sweep with these edges")
     return -stats.across_tasks(stats.replicates_of(sums, by)), rows
 

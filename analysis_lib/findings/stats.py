@@ -53,23 +53,27 @@ def _sums(draws: Iterable[np.ndarray], *values: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def summed(rows: Frames, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """What each video has in each cell of `by`: the `total` and the `count` of its values, its samples (`n_samples`),
-    and whether all values are 0 or 1 (`binary`). Of `rows` in parts one is held at a time."""
+def summed(rows: Frames, value: str, by: Sequence[str], *, samples: bool = False) -> pd.DataFrame:
+    """What each video has in each cell of `by` (the levels of the index, which hold few bytes a row): the `total` and
+    the `count` of its values, whether all are 0 or 1 (`binary`), and, if `samples`, of how many samples they are
+    (`n_samples`). Of `rows` in parts one is held at a time."""
     key, found = ["video", *by], []
     for part in [rows] if isinstance(rows, pd.DataFrame) else rows:
+        if part.empty:
+            continue
         numbers = part[value].astype(float)
         columns = {"number": numbers, "binary": numbers.isna() | numbers.isin([0, 1])}
         cells = part[key].assign(**columns).groupby(key)
         sums = cells.agg(total=("number", "sum"), count=("number", "count"), binary=("binary", "all"))
-        if "sample_id" in part:
+        if samples:
             sums["n_samples"] = part[[*key, "sample_id"]][numbers.notna()].groupby(key)["sample_id"].nunique()
-        found.append(sums.reset_index())
-    sums = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-    if sums.empty:
-        raise StudyError(f"no rows to summarise for {value!r}; measure some samples first")
-    if sums.duplicated(key).any():  # a video in several parts
-        sums = sums.groupby(key).agg(dict.fromkeys(sums.columns.drop(key), "sum") | {"binary": "all"}).reset_index()
+        found.append(sums.astype({"count": np.int32}))
+    if not found:
+        none = pd.MultiIndex.from_arrays([[]] * len(key), names=key)
+        return pd.DataFrame(index=none, columns=["total", "count", "binary"])
+    sums = pd.concat(found)
+    if len(found) > 1 and not sums.index.is_unique:  # a video in several parts
+        sums = sums.groupby(key).agg(dict.fromkeys(sums.columns, "sum") | {"binary": "all"})
     return sums
 
 
@@ -86,8 +90,11 @@ def replicates(rows: Frames, value: str, by: Sequence[str]) -> pd.DataFrame:
 
 def replicates_of(sums: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """`replicates` of what `summed` gave."""
+    if sums.empty:
+        raise StudyError(f"no rows to summarise by {', '.join(by)!r}; measure some samples first")
     (video, videos), (cell, cells) = (_numbered(sums, names) for names in (["video"], by))
     rows = pd.DataFrame({"video": video, "cell": cell, "total": sums["total"], "count": sums["count"]})
+    rows = rows.reset_index(drop=True)
     weights, means = _weights(len(videos)), []
     for _, part in rows.groupby(rows["cell"] // max(1, BLOCK // len(videos))):
         grid = part.set_index(["video", "cell"])
@@ -122,14 +129,16 @@ def interval(reps: pd.Series, *, n: int = 0, span: float = 0.0) -> tuple[float, 
 
 def mean_interval(rows: Frames, value: str, by: list[str]) -> pd.DataFrame:
     """One row per cell of `by` with `mean, low, high, n_samples, n_videos`. Yes/no values are bounded to [0, 1]."""
-    sums = summed(rows, value, by)
+    sums = summed(rows, value, by, samples=True)
     return _intervals(sums, by, replicates_of(sums, by))
 
 
 def _intervals(sums: pd.DataFrame, by: list[str], reps: pd.DataFrame) -> pd.DataFrame:
     """`mean_interval` of what `summed` gave, with the replicates of its cells."""
     rows, span = [], 1.0 if sums["binary"].all() else 0.0
-    numbers = sums[sums["count"] > 0].groupby(by).agg({"n_samples": "sum", "video": "nunique"}).astype(int)
+    present = sums.loc[sums["count"] > 0, ["n_samples"]]
+    present = present.assign(place=_numbered(present, ["video"])[0])
+    numbers = present.groupby(by).agg({"n_samples": "sum", "place": "nunique"}).astype(int)
     for key, n_samples, n_videos in numbers.itertuples():
         mean, low, high = interval(reps[key], n=n_videos, span=span)
         low, high = (max(0.0, low), min(1.0, high)) if span else (low, high)
@@ -140,13 +149,13 @@ def _intervals(sums: pd.DataFrame, by: list[str], reps: pd.DataFrame) -> pd.Data
 
 def task_intervals(rows: Frames, value: str, by: list[str], *, scale: float = 1) -> pd.DataFrame:
     """`mean_interval` for every task and, if there are several, for their mean; `scale` 100 gives percentages."""
-    return _by_task(summed(rows, value, ["task", *by]), by, scale)
+    return _by_task(summed(rows, value, ["task", *by], samples=True), by, scale)
 
 
 def _by_task(sums: pd.DataFrame, by: list[str], scale: float = 1) -> pd.DataFrame:
     reps = replicates_of(sums, ["task", *by])
     table = _intervals(sums, ["task", *by], reps)
-    if sums["task"].nunique() > 1:
+    if len(sums.index.unique("task")) > 1:
         mean = _intervals(sums, by, across_tasks(reps))
         table = pd.concat([table, mean.assign(task=MEAN_OF_TASKS)], ignore_index=True)
     return table.assign(**{name: scale * table[name] for name in ("mean", "low", "high")})
@@ -175,7 +184,7 @@ def change_table(rows: Table, baseline: pd.DataFrame, cell: list[str], value: st
     found, rows, by = [], as_rows(rows), [series, *cell]
     for name in sorted(rows.values(series)) or [""]:  # of no rows is said that there are none
         parts = Analysed(rows, baseline, **{series: [name]}).parts(series, *cell, value)
-        sums = summed(parts, value, ["task", *by])
+        sums = summed(parts, value, ["task", *by], samples=True)
         tests = {task: _max_t(part, cell) for task, part in sums.groupby("task")} | {MEAN_OF_TASKS: _max_t(sums, cell)}
         p = pd.concat(tests, names=["task"]).reset_index("task")
         found.append(_by_task(sums, by).merge(p, on=["task", *cell], how="left"))

@@ -2,8 +2,8 @@
 
 `make bench-store` fills one folder step by step with samples of 352 knockouts, through the very calls of a sweep's
 driver. At each size, in a process of its own whose peak memory is noted, it adds one more sample, reads one task and
-one edge set, checks a complete run for what it lacks, and redraws: it reads everything of one edge set, then draws the
-curves of all eleven, intervals and tests included."""
+one edge set, checks a complete run for what it lacks, and redraws: it reads everything of one edge set, draws the
+curves of all eleven, intervals and tests included, and judges the findings, as reported and on other choices."""
 
 import resource
 import shutil
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis_lib import figures, paths
+from analysis_lib import figures, findings, paths
 from analysis_lib.inputs.records import Sample
 from analysis_lib.instrument.edges import EDGE_SETS, windows
 from analysis_lib.study import provenance, runs
@@ -38,8 +38,7 @@ PLACES = {
     "first_layer": pa.array([w.first for _, w in CUTS]), "last_layer": pa.array([w.last for _, w in CUTS]),
 }  # fmt: skip
 ASKED = ("model", "window", "measure", "keep", "edges")
-BASE, CURVE = ("task", "sample_id", "video", "correct"), ("task", "sample_id", "edge_set", "layer", "relative_change")
-ALT = "Seconds and peak memory of four uses of the results store by number of samples, on logarithmic scales."
+ALT = "Seconds and peak memory of each use of the results store by number of samples, on logarithmic scales."
 
 
 def request(**more: object) -> Request:
@@ -117,19 +116,26 @@ def resume_check(folder: Path, count: int) -> None:
 def redraw(folder: Path, count: int) -> None:
     """A sweep that may not compute, and all columns of one edge set."""
     found = runs.sweep(**{n: getattr(request(edges="cross-frame"), n) for n in ASKED}, out=folder, compute=False)
-    assert len(found.baseline) == len(found.knockout) // LAYERS >= count
+    assert len(found.baseline) == len(found.knockout.frame()) // LAYERS >= count
 
 
 def redraw_curves(folder: Path, count: int) -> None:
-    """The curves of all edge sets, one after the other, with the columns that they need."""
+    """The curves of all edge sets."""
     found = runs.sweep(**{n: getattr(request(), n) for n in ASKED}, out=folder, compute=False)
-    parts = found.each("knockout", (*CURVE, "first_layer", "last_layer"))
-    fig, table = figures.all_curves(parts, found.read("baseline", BASE), "Made up")
+    fig, table = figures.knockout_curves(found.knockout, found.baseline, "Made up")
     assert table.groupby(["task", "edge_set"]).size().tolist() == (1 + TASKS) * len(EDGE_SETS) * [LAYERS]
     plt.close(fig)
 
 
-USES = (one_more, one_route, resume_check, redraw, redraw_curves)
+def redraw_verdicts(folder: Path, count: int) -> None:
+    """Every finding that the rows allow, as reported and with one choice of the study made otherwise."""
+    table = findings.fragility(folder)
+    assert (
+        table["variant"].nunique() == 4 and table["n"].max() >= count and (table["name"] == "above chance").sum() == 3
+    )
+
+
+USES = (one_more, one_route, resume_check, redraw, redraw_curves, redraw_verdicts)
 
 
 def alone(run: Callable, *arguments: object) -> dict:
@@ -159,13 +165,13 @@ def growth(folder: Path, sizes: tuple[int, ...] = SIZES) -> Iterator[dict]:
 
 def main() -> None:
     """Fill and measure; write data/bench/store.csv and the figure."""
-    folder, rows = Path(tempfile.mkdtemp(prefix="bench_store")), []
+    root, rows = Path(tempfile.mkdtemp(prefix="bench_store")), []
     try:
-        for row in growth(folder):
+        for row in growth(root / "made-up" / "embedded-k9-center"):
             rows.append(row)
             print(", ".join(f"{n} {v if isinstance(v, str) else round(v, 2)}" for n, v in row.items()), flush=True)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(root)
     table = pd.DataFrame(rows)
     paths.write_atomic(paths.DATA / "bench" / "store.csv", table.round(3).to_csv(index=False).encode())
     figures.save(figures.store_growth(table)[0], "store", table, ALT, model="bench")

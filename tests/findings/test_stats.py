@@ -6,6 +6,7 @@ import pytest
 
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import stats
+from analysis_lib.findings.analysed import attach
 
 
 def clustered(rng, n_videos=30, per_video=3, mean=0.0, between=1.0, within=0.3):
@@ -161,9 +162,9 @@ def test_holm_known_answer():
 def test_attach_keeps_what_was_asked_for():
     table = pd.DataFrame({"task": "t", "sample_id": ["a", "b"], "x": [1, 2]})
     baseline = pd.DataFrame({"task": "t", "sample_id": ["a", "b"], "video": ["v", "w"], "correct": [True, False]})
-    assert [len(stats.attach(table, baseline, keep=keep)) for keep in ("correct", "wrong", "all")] == [1, 1, 2]
+    assert [len(attach(table, baseline, keep=keep)) for keep in ("correct", "wrong", "all")] == [1, 1, 2]
     with pytest.raises(StudyError, match="use correct, wrong or all"):
-        stats.attach(table, baseline, keep="some")
+        attach(table, baseline, keep="some")
 
 
 def test_an_empty_table_is_named():

@@ -36,7 +36,7 @@ def test_more_samples_edges_and_measures_compute_only_what_is_missing(root, full
     todo = dict(measured)
     assert len(todo) == 4 and todo[min(first)].edges == {"knockout": EDGES[1:]} and todo[min(first)].frames_sha256
     assert todo[min(first)].measures == {"emergence", "lens", "pathway"}
-    pd.testing.assert_frame_equal(grown.knockout, full.knockout, rtol=1e-3, atol=1e-3)
+    pd.testing.assert_frame_equal(grown.knockout.frame(), full.knockout.frame(), rtol=1e-3, atol=1e-3)
     pd.testing.assert_frame_equal(grown.baseline, full.baseline)
 
 
@@ -61,7 +61,7 @@ def test_maps_grow_by_what_is_missing_and_redraw_without_a_model(root, copy, mea
 
 def test_keep_correct_gives_a_model_that_is_never_right_no_knockouts(root, tmp_path):
     found = sweep(root, tmp_path, keep="correct", samples=1)
-    assert len(found.baseline) == 2 and found.knockout.empty and found.lens.empty
+    assert len(found.baseline) == 2 and not len(found.knockout) and not len(found.lens)
     assert set(found.pathway["sample_id"]) == set(found.baseline["sample_id"])  # accuracy counts wrong answers too
     assert (tmp_path / "knockout.parquet").exists()
 

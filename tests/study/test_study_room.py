@@ -41,7 +41,7 @@ def test_from_a_request_to_stored_tables(root, tiny_vlm, tmp_path):
     assert receipt["max_blocked_weight"] == 0 and receipt["fired"] == receipt["expected"]
 
     found = sweep(**asked, out=tmp_path, compute=False)  # the same in one call; here everything is stored
-    assert found.knockout.equals(knockout) and len(found.baseline) == 1 and found.lens.empty
+    assert found.knockout.frame().equals(knockout) and len(found.baseline) == 1 and not len(found.lens)
     assert not examples.file_of(found.dir, samples[0].sample_id).exists()  # examples come with the lens
     with pytest.raises(StudyError, match="lacks rows that are asked for; measure them: python -m analysis_lib sweep"):
         sweep(**(asked | {"measure": "lens"}), out=tmp_path, compute=False)
