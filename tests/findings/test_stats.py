@@ -6,7 +6,6 @@ import pytest
 
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import stats
-from analysis_lib.findings.analysed import attach
 
 
 def clustered(rng, n_videos=30, per_video=3, mean=0.0, between=1.0, within=0.3):
@@ -157,14 +156,6 @@ def test_max_t_refuses_holes():
 
 def test_holm_known_answer():
     assert np.allclose(stats.holm(pd.Series([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-
-
-def test_attach_keeps_what_was_asked_for():
-    table = pd.DataFrame({"task": "t", "sample_id": ["a", "b"], "x": [1, 2]})
-    baseline = pd.DataFrame({"task": "t", "sample_id": ["a", "b"], "video": ["v", "w"], "correct": [True, False]})
-    assert [len(attach(table, baseline, keep=keep)) for keep in ("correct", "wrong", "all")] == [1, 1, 2]
-    with pytest.raises(StudyError, match="use correct, wrong or all"):
-        attach(table, baseline, keep="some")
 
 
 def test_an_empty_table_is_named():
