@@ -23,11 +23,17 @@ class Analysed:
         self._rows, self._baseline, self._keep = as_rows(table), baseline, keep
         self._where = where | {"task": baseline["task"].unique()}
         self._others: tuple[Analysed, ...] = ()
+        self._samples: pd.DataFrame | None = None  # noted when the rows are gone through for the first time
 
     def parts(self, *columns: str) -> Iterator[pd.DataFrame]:
-        """A frame for each task with its samples, these columns (none: all) and those of `attach`."""
-        wanted = tuple(dict.fromkeys([*SAMPLE, *columns])) if columns else ()
-        yield from _attached(self._rows.parts(wanted, **self._where), self._baseline, self._keep)
+        """Frames, each of one task or more with all its samples: these columns (none: all) and those of `attach`."""
+        wanted, seen = tuple(dict.fromkeys([*SAMPLE, *columns])) if columns else (), []
+        for part in _attached(self._rows.parts(wanted, **self._where), self._baseline, self._keep):
+            if self._samples is None:
+                seen.append(part[[*SAMPLE, "video"]].drop_duplicates())
+            yield part
+        if self._samples is None:
+            self._samples = pd.concat(seen or [pd.DataFrame(columns=[*SAMPLE, "video"])])
         for other in self._others:
             yield from other.parts(*columns)
 
@@ -37,7 +43,10 @@ class Analysed:
 
     def samples(self) -> pd.DataFrame:
         """`task, sample_id, video` of every sample."""
-        return pd.concat([part[[*SAMPLE, "video"]].drop_duplicates() for part in self.parts(*SAMPLE)])
+        if self._samples is None:
+            for _ in self.parts(*SAMPLE):
+                pass
+        return pd.concat([self._samples, *(other.samples() for other in self._others)])
 
     def __or__(self, other: "Analysed") -> "Analysed":
         """The rows of both."""

@@ -27,7 +27,7 @@ from analysis_lib.study import examples, measure, provenance, single_samples
 from analysis_lib.study.cluster import crew
 from analysis_lib.study.folders import Todo, lacking, look_at_model, missing, results_dir
 from analysis_lib.study.request import ALL_MEASURES, FOR_ALL, Request, check_request
-from analysis_lib.study.rows import LONG, Rows, narrowed
+from analysis_lib.study.rows import LONG, narrowed, rows_of
 from analysis_lib.study.store import Store
 from analysis_lib.study.tables import SECONDS, Where
 
@@ -64,7 +64,9 @@ class Results:
         def read(columns: Sequence[str], where: Where) -> pd.DataFrame:
             return self._store.read(name, columns, narrowed(wanted, where))
 
-        vars(self)[name] = found = Rows(read, self.baseline["task"].unique()) if name in LONG else read((), {})
+        long = name in LONG
+        found = rows_of(self.dir, name, read, self.baseline["task"].unique()) if long else read((), {})
+        vars(self)[name] = found
         return found
 
     @cached_property

@@ -112,11 +112,13 @@ class Store(AbstractContextManager):
     def read(self, table: str, columns: Sequence[str] = (), where: Where | None = None) -> pd.DataFrame:
         """`tables.read_table` of this folder; a store that was opened to read also shows samples not merged yet."""
         if not self._fresh:
-            return read_files(table, stored(self.folder, table), columns, where).to_pandas()
+            return read_files(table, stored(self.folder, table, where), columns, where).to_pandas()
         if table == "skipped":
             rows = self._skips(self._fresh[table])
         else:
-            rows = parts.united(table, read_files(table, stored(self.folder, table), where=where), self._fresh[table])
+            rows = parts.united(
+                table, read_files(table, stored(self.folder, table, where), where=where), self._fresh[table]
+            )
         return rows.filter(among(where)).select(list(columns) or list(SCHEMAS[table])).to_pandas()
 
     def has(self, table: str, samples: Sequence[str], column: str, values: Sequence[str]) -> np.ndarray:

@@ -77,12 +77,14 @@ def to_bytes(table: str, rows: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def stored(folder: Path, table: str) -> list[Path]:
-    """The files of a table in order: none, one, or its parts. Of a table that was being split when a run was killed,
-    the file as it was before (see `parts`)."""
+def stored(folder: Path, table: str, where: Where | None = None) -> list[Path]:
+    """The files of a table in order: none, one, or its parts; if `where` names tasks, only the parts of these. Of a
+    table that was being split when a run was killed, the file as it was before (see `parts`)."""
     place = Path(folder) / f"{table}.parquet"
     if place.is_dir():
-        return sorted(place.glob("part-*.parquet"))
+        tasks = {task.replace("/", "-") for task in (where or {}).get("task", ())}
+        parts = {file: file.stem.removeprefix("part-").rpartition("-")[0] for file in place.glob("part-*.parquet")}
+        return sorted(file for file, task in parts.items() if task in tasks or "task" not in (where or {}))
     return [file for file in (place, place.with_name(f".{place.name}.old")) if file.exists()][:1]
 
 
@@ -123,7 +125,7 @@ def read_table(folder: Path, table: str, columns: Sequence[str] = (), where: Whe
     """A stored table as a frame; without its files an empty one. No other columns are read than `columns` (empty: all),
     and no other rows kept than those that hold, in each column that `where` names, one of its values; what a part's
     statistics exclude is not even decoded. Raises StudyError for a damaged file."""
-    return read_files(table, stored(folder, table), columns, where).to_pandas()
+    return read_files(table, stored(folder, table, where), columns, where).to_pandas()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

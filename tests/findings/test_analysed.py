@@ -8,7 +8,7 @@ import pytest
 from analysis_lib import findings
 from analysis_lib.errors import StudyError
 from analysis_lib.findings.analysed import Analysed, attach
-from analysis_lib.study.rows import stored_rows
+from analysis_lib.study.rows import Rows, as_rows, stored_rows
 
 
 def test_attach_keeps_what_was_asked_for():
@@ -24,7 +24,10 @@ def test_attach_keeps_what_was_asked_for():
 def test_a_task_without_right_answers_is_no_error_beside_others():
     table = pd.DataFrame({"task": ["s", "t"], "sample_id": ["a", "b"], "x": [1, 2]})
     baseline = table.assign(video="v", correct=[True, False])
-    assert [len(part) for part in Analysed(table, baseline).parts("x")] == [1, 0]
+    by_task = Rows(lambda columns, where: as_rows(table).frame(columns, **where), ["s", "t"])
+    for rows, sizes in ((table, [1]), (by_task, [1, 0])):
+        assert [len(part) for part in Analysed(rows, baseline).parts("x")] == sizes
+        assert Analysed(rows, baseline).samples()["sample_id"].tolist() == ["a"]
     with pytest.raises(StudyError, match="none of 2 samples"):
         [*Analysed(table, baseline.assign(correct=False)).parts("x")]
 
