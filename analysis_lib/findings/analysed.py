@@ -3,7 +3,7 @@
 A long table is gone through a task at a time (`study.rows`), with the columns that are asked for. So a finding on a
 hundred thousand questions holds the rows of one task, and what has been summed up of the others."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from copy import copy
 
 import pandas as pd
@@ -26,9 +26,11 @@ class Analysed:
         self._samples: pd.DataFrame | None = None  # noted when the rows are gone through for the first time
 
     def parts(self, *columns: str) -> Iterator[pd.DataFrame]:
-        """Frames, each of one task or more with all its samples: these columns (none: all) and those of `attach`."""
+        """Frames, each of one task or more with all its samples: these columns, `video` and `correct`; or, if none is
+        named, all columns and those of `attach`."""
         wanted, seen = tuple(dict.fromkeys([*SAMPLE, *columns])) if columns else (), []
-        for part in _attached(self._rows.parts(wanted, **self._where), self._baseline, self._keep):
+        added = ADDED[:2] if columns else ADDED
+        for part in _attached(self._rows.parts(wanted, **self._where), self._baseline, self._keep, added):
             if self._samples is None:
                 seen.append(part[[*SAMPLE, "video"]].drop_duplicates())
             yield part
@@ -62,12 +64,14 @@ def attach(table: pd.DataFrame, baseline: pd.DataFrame, *, keep: str = "correct"
     return rows
 
 
-def _attached(parts: Iterable[pd.DataFrame], baseline: pd.DataFrame, keep: str) -> Iterator[pd.DataFrame]:
+def _attached(
+    parts: Iterable[pd.DataFrame], baseline: pd.DataFrame, keep: str, added: Sequence[str] = ADDED
+) -> Iterator[pd.DataFrame]:
     """`attach` of each part. StudyError if samples have rows, and none of them is answered correctly."""
     if keep not in ("correct", "wrong", "all"):
         raise StudyError(f"keep is {keep!r}; use correct, wrong or all")
     known = baseline.rename(columns={"prediction": "prediction_base"})
-    added = [name for name in ADDED if name in known]
+    added = [name for name in added if name in known]
     known, samples, empty = known[[*SAMPLE, *added]], 0, True
     for part in parts:
         rows = part.drop(columns=added, errors="ignore").merge(known)

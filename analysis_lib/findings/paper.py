@@ -134,7 +134,9 @@ def temporal_words_later(lens: Table, baseline: pd.DataFrame) -> Effect:
     deepest = max(as_rows(lens).values("layer"), default=0)
     depths = as_rows(lens).computed("depth", ("count", "layer"), lambda r: r["count"] * (r["layer"] - 0.5) / deepest)
     rows = Analysed(depths, baseline, kind=["spatial", "temporal"])
-    hits, depth = (stats.replicates(rows.parts("kind", value), value, ["kind", "task"]) for value in ("count", "depth"))
+    by, parts = ["kind", "task"], rows.parts("kind", "count", "depth")
+    sums = [[stats.summed(part, value, by) for value in ("count", "depth")] for part in parts]
+    hits, depth = (stats.replicates_of(stats.together([pair[i] for pair in sums], by), by) for i in (0, 1))
     places = stats.across_tasks(depth / hits.where(hits > 0)).reindex(columns=["spatial", "temporal"])
     spatial, temporal = (places[kind] for kind in places)
     because = f"Mean depth {_share(spatial)} for spatial words, {_share(temporal)} for temporal words."

@@ -68,6 +68,12 @@ def summed(rows: Frames, value: str, by: Sequence[str], *, samples: bool = False
         if samples:
             sums["n_samples"] = part[[*key, "sample_id"]][numbers.notna()].groupby(key)["sample_id"].nunique()
         found.append(sums.astype({"count": np.int32}))
+    return together(found, by)
+
+
+def together(found: Iterable[pd.DataFrame], by: Sequence[str]) -> pd.DataFrame:
+    """What `summed` gave for parts of the rows, as for all of them."""
+    key, found = ["video", *by], [sums for sums in found if len(sums)]
     if not found:
         none = pd.MultiIndex.from_arrays([[]] * len(key), names=key)
         return pd.DataFrame(index=none, columns=["total", "count", "binary"])
