@@ -16,7 +16,7 @@ from analysis_lib.study.tables import Where, read_table, stored
 
 SAMPLE = ("task", "sample_id")
 LONG = ("knockout", "emergence", "lens")  # tables with rows for every question and layer
-FRAME = 'they are no DataFrame, .frame() makes one, .frame(["layer"], edge_set=["cross-frame"]) a smaller one'
+FRAME = 'they are no DataFrame: .frame() makes one of all, .frame(["layer"], edge_set=["cross-frame"]) one of some'
 Read = Callable[[Sequence[str], Where], pd.DataFrame]  # these columns (empty: all) of the rows that hold these values
 
 

@@ -55,10 +55,10 @@ def test_of_a_large_table_the_parts_of_one_task_after_the_other_are_opened(folde
 def test_rows_say_how_to_get_a_frame(frame):
     rows = as_rows(frame)
     assert ".frame()" in repr(rows) and "2 tasks" in repr(rows) and not hasattr(rows, "shape")
-    with pytest.raises(AttributeError, match=r"rows have no 'groupby'.*\.frame\(\) makes one"):
+    with pytest.raises(AttributeError, match=r"rows have no 'groupby'.*\.frame\(\) makes one of all"):
         rows.groupby("layer")
     for what in (["x", "layer"], frame["x"], frame["x"].iloc[:2] > 1):
-        with pytest.raises(StudyError, match=r"\.frame\(\) makes one"):
+        with pytest.raises(StudyError, match=r"\.frame\(\) makes one of all"):
             rows[what]
 
 
