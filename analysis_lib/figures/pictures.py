@@ -128,13 +128,14 @@ def trainings(folders: Mapping[str, Path], claims: Mapping[str, Mapping[str, Cla
     fig, axes = plt.subplots(2, 2, figsize=(7.8, 4.9), sharex=True, sharey=True)
     lines = dict(zip(folders, cycle(LINES), strict=False))
     first, said = next(iter(folders)), {name: {s: claims[name][s].verdict for s in STEPS} for name in folders}
+    readers = neighbours(read_manifest(folders[first])).readers
     for ax, (step, (series, words)) in zip(axes.flat, STEPS.items(), strict=True):
         for name, dashes in lines.items():
             part = table[(table["series"] == series) & (table["training"] == name)].sort_values("layer")
             ax.plot(part["layer"], part["mean"], color=STYLE[series][0], ls=dashes)
             ax.fill_between(part["layer"], part["low"], part["high"], color=STYLE[series][0], alpha=0.2, lw=0)
         verdicts = dict.fromkeys(said[name][step] for name in folders)
-        ax.set_title(f"{words}: {', then '.join(verdicts)}", fontsize=8.5)
+        ax.set_title(f"{words_of(words, readers)}: {', then '.join(verdicts)}", fontsize=8.5)
         ax.axhline(0, color="#999999", lw=0.8)
         layer_axis(ax, part["layer"].max())
     for left, below in zip(axes[:, 0], axes[1], strict=True):
