@@ -2,6 +2,7 @@
 record's commit. Nothing is measured."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -51,7 +52,12 @@ def findings_block() -> str:
 
 def _claims_of(model: str, image_model: str) -> pd.DataFrame:
     folders = findings.stored_folders("embedded")
-    return findings.table(findings.stored_claims(folders[model], folders.get(image_model))).set_index("name")
+    return _claims_in(folders[model], folders.get(image_model))
+
+
+@cache
+def _claims_in(folder: Path, image_folder: Path | None) -> pd.DataFrame:
+    return findings.table(findings.stored_claims(folder, image_folder)).set_index("name")
 
 
 def _statement(claims: dict[str, pd.DataFrame], name: str) -> str:

@@ -9,9 +9,10 @@ from analysis_lib.study import parts
 
 def test_every_use_works_on_made_up_samples(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "largest", lambda table: 10_000)
+    monkeypatch.setattr(bench_store, "TASKS", 8)
     monkeypatch.setattr(bench_store, "alone", bench_store._measured)  # in this process, whose memory is not asked for
     folder = tmp_path / "made-up" / "embedded-k9-center"
-    table = pd.DataFrame(bench_store.growth(folder, (20, 40)))
+    table = pd.DataFrame(bench_store.growth(folder, (16, 32)))
     assert (folder / "knockout.parquet").is_dir() and (folder / "baseline.parquet").is_file()
     assert table.groupby("use").size().eq(2).all() and table["use"].nunique() == 1 + len(bench_store.USES)
     assert table["bytes_a_row"].dropna().between(5, 200).all() and (table["peak_mb"] > 0).all()

@@ -9,7 +9,7 @@ from analysis_lib.errors import StudyError
 
 def test_maps_hold_every_pair_head_and_width(root, copy):
     found = sweep(root, copy, samples=1, measure=("pairs", "heads", "widths"))
-    assert len(found.baseline) == 2 and found.knockout.empty
+    assert len(found.baseline) == 2 and not len(found.knockout)
     assert set(found.pairs.groupby("sample_id")["edge_set"].nunique()) == {28 + 7 + 7 + 7 + 1}
     assert (found.pairs["first_layer"] == 1).all() and (found.pairs["last_layer"] == 12).all()
     alone = found.pairs.query("query_frame > 0 and key_frame > 0")
@@ -28,7 +28,7 @@ def test_maps_hold_every_pair_head_and_width(root, copy):
 
 def test_widths_agree_with_the_knockouts_of_that_window(full, root, copy):
     found = sweep(root, copy, measure="widths")
-    same = found.widths[found.widths["window"] == 3].merge(full.knockout, on=["sample_id", "edge_set", "layer"])
+    same = found.widths[found.widths["window"] == 3].merge(full.knockout.frame(), on=["sample_id", "edge_set", "layer"])
     assert len(same) == len(full.knockout) and np.allclose(same["p_knock_x"], same["p_knock_y"], atol=1e-6)
     assert (same["first_layer_x"] == same["first_layer_y"]).all()
 

@@ -16,9 +16,9 @@ from analysis_lib.study import measure, runs
 
 def test_one_row_for_each_condition(full):
     assert len(full.baseline) == 4 and full.skipped.empty
-    counts = full.knockout.groupby(["sample_id", "edge_set"])["layer"].apply(list)
+    counts = full.knockout.frame().groupby(["sample_id", "edge_set"])["layer"].apply(list)
     assert len(counts) == 8 and all(layers == list(range(1, 13)) for layers in counts)
-    assert full.emergence.groupby("sample_id").size().to_dict() == {
+    assert full.emergence.frame().groupby("sample_id").size().to_dict() == {
         row.sample_id: 12 * len(row.options) for row in full.baseline.itertuples()
     }
     assert {"effective", "random"} <= set(full.pathway["pathway"])
