@@ -1,5 +1,5 @@
 """No command but `record` (and those that say so) changes a committed file: seen by git, in a copy of the project. That
-tests, a smoke run and the site change none is seen at the end of `.ci/run`."""
+tests and the site change none is seen at the end of `.ci/run`."""
 
 import os
 import shutil
