@@ -46,17 +46,13 @@ def make(folder, *words, **environment):
 
 
 @pytest.mark.slow
-def test_a_reproduction_measures_elsewhere_and_agrees_and_a_second_one_only_draws(clone):
+def test_a_reproduction_measures_elsewhere_and_agrees(clone):
     out, changed = make(clone, "reproduce", *FEW)
     assert changed == "" and out.splitlines()[-1].endswith("findings agree with the record"), out
     place = clone / "build" / "reproduce" / "embedded"
-    tables = {path: path.stat().st_mtime_ns for path in (place / "results").rglob("*.parquet")}
-    assert len(tables) > 10 and (place / PAGE).exists()
+    assert len(list((place / "results").rglob("*.parquet"))) > 10 and (place / PAGE).exists()
     assert len(list((place / "figures" / "embedded").glob("*.png"))) > 15
     assert len(list((place / "executed" / "embedded").glob("*.ipynb"))) == 6
-    out, changed = make(clone, "reproduce", *FEW)
-    assert changed == "" and out.splitlines()[-1].endswith("findings agree with the record")
-    assert {path: path.stat().st_mtime_ns for path in tables} == tables
 
 
 @pytest.mark.slow
