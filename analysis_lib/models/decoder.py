@@ -109,16 +109,22 @@ def check_decoder(hf: Any) -> None:
             words = ("Attn", "Attention", "Mixer", "Mamba", "Conv", "Delta", "SSM", "Recurrent")
             unknown[i] = next((part for part in parts if any(word in part for word in words)), "another kind")
     if unknown:
-        found = f"layers {', '.join(map(str, unknown))} move information by {next(iter(unknown.values()))}"
+        found = f"layers {_listed([*unknown])} move information by {next(iter(unknown.values()))}"
         why = f"which is neither softmax attention nor one of {', '.join(MIXERS)}; no edge can be cut there"
         raise StudyError(f"{name}: {found}, {why}")
     indexed = [
         i for i, layer in enumerate(decoder.layers, 1) for part in layer.modules() if "Indexer" in type(part).__name__
     ]
     if indexed:
-        found = f"layers {', '.join(map(str, dict.fromkeys(indexed)))} choose the keys of each position by an indexer"
+        found = f"layers {_listed([*dict.fromkeys(indexed)])} choose the keys of each position by an indexer"
         raise StudyError(f"{name}: {found}; it reads all positions, so a cut one would still steer the choice")
     check_kernel(hf)
+
+
+def _listed(layers: list[int]) -> str:
+    """Layers for a reader: "2, 5", or "1 to 72" of many in a row."""
+    row = len(layers) > 3 and layers[-1] - layers[0] == len(layers) - 1
+    return f"{layers[0]} to {layers[-1]}" if row else ", ".join(map(str, layers))
 
 
 def unembed(vlm: VideoLLM, hidden: torch.Tensor, *, norm: bool = True) -> torch.Tensor:
