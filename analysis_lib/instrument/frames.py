@@ -57,8 +57,9 @@ def traded_frames(vlm: VideoLLM, question: Question, frames: np.ndarray, inputs:
         traded[[one - 1, other - 1]] = order[[other - 1, one - 1]]
         moved.append(_moved(inputs, make_inputs(vlm, question, frames[traded.ravel()])))
     meet = len(moved) == 2 and bool((moved[0] & moved[1] & (frame_of > 0)).any())
-    wanted = [np.isin(frame_of, pair) & ~_alike(inputs, *pair) for pair in pairs]
-    allowed = [frame_of > 0 if meet else np.isin(frame_of, pair) for pair in pairs]
+    theirs = [np.isin(frame_of, pair) for pair in pairs]
+    wanted = [at & ~_alike(inputs, *pair) for at, pair in zip(theirs, pairs, strict=True)]
+    allowed = [frame_of > 0 if meet else at for at in theirs]
     wrong = (at & ~may | ~at & must for at, may, must in zip(moved, allowed, wanted, strict=True))
     return sum(int(at.sum()) for at in wrong), meet
 
@@ -73,8 +74,7 @@ def _alike(inputs: Inputs, one: int, other: int) -> np.ndarray:
 
 
 def _moved(one: Inputs, other: Inputs) -> np.ndarray:
-    """(n,) bool: whose embedding, or features that the decoder adds later, differ in any
-    bit; all, if anything else differs."""
+    """(n,) bool: whose embedding, or features that the decoder adds later, differ; all, if anything else differs."""
     moved, video = np.zeros(one.n, bool), one.roles.positions("video")
     pairs = [list(_tensors([inputs.embeds, inputs.decoder_kwargs])) for inputs in (one, other)]
     if one.input_ids != other.input_ids or len({len(tensors) for tensors in pairs}) > 1:
