@@ -83,10 +83,19 @@ def together(found: Iterable[pd.DataFrame], by: Sequence[str]) -> pd.DataFrame:
     return sums
 
 
-def _numbered(frame: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Series, pd.Index]:
-    """Each row's place among the groups of `by`, which are sorted, and the groups."""
-    groups = frame.groupby(list(by))
-    return groups.ngroup().astype(np.int32), groups.size().index
+def _numbered(sums: pd.DataFrame, by: Sequence[str]) -> tuple[np.ndarray, pd.Index]:
+    """Each row's place among the groups of `by`, levels of the index, and the groups, sorted. From the index's codes
+    alone: a groupby of millions of rows holds several times what they do."""
+    index = sums.index.remove_unused_levels()
+    at = [index.names.index(name) for name in by]
+    ranks = [np.argsort(level.argsort())[codes] for level, codes in ((index.levels[i], index.codes[i]) for i in at)]
+    shape = [len(index.levels[i]) for i in at]
+    place = np.ravel_multi_index(ranks, shape)
+    there = np.bincount(place, minlength=np.prod(shape, dtype=int)) > 0
+    groups = np.unravel_index(np.flatnonzero(there), shape)
+    names = [index.levels[i].sort_values()[group] for i, group in zip(at, groups, strict=True)]
+    found = pd.MultiIndex.from_arrays(names, names=list(by)) if len(by) > 1 else names[0]
+    return (there.cumsum(dtype=np.int32) - 1)[place], found
 
 
 def replicates(rows: Frames, value: str, by: Sequence[str]) -> pd.DataFrame:
@@ -99,20 +108,23 @@ def replicates_of(sums: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     if sums.empty:
         raise StudyError(f"no rows to summarise by {', '.join(by)!r}; measure some samples first")
     (video, videos), (cell, cells) = (_numbered(sums, names) for names in (["video"], by))
-    rows = pd.DataFrame({"video": video, "cell": cell, "total": sums["total"], "count": sums["count"]})
-    rows = rows.reset_index(drop=True)
-    weights, means = _weights(len(videos)), []
-    for _, part in rows.groupby(rows["cell"] // max(1, BLOCK // len(videos))):
-        grid = part.set_index(["video", "cell"])
-        totals, counts = (grid[name].unstack().fillna(0) for name in ("total", "count"))  # (videos of the part, cells)
-        step = max(1, BLOCK // len(totals))
-        blocks = (weights[at : at + step, totals.index].astype(float) for at in range(0, 1 + DRAWS, step))
-        total, count = _sums(blocks, totals.to_numpy(), counts.to_numpy())
+    weights, means, step = _weights(len(videos)), [], max(1, BLOCK // len(videos))
+    for first in range(0, len(cells), step):
+        part = (cell >= first) & (cell < first + step)
+        own, row = np.unique(video[part], return_inverse=True)
+        values = np.zeros((2, len(own), min(step, len(cells) - first)))  # totals and counts: (2, videos, cells)
+        for grid, name in zip(values, ("total", "count"), strict=True):
+            grid[row, cell[part] - first] = np.nan_to_num(sums[name].to_numpy(float)[part])
+        rows = max(1, BLOCK // len(own))
+        blocks = (weights[at : at + rows, own].astype(float) for at in range(0, 1 + DRAWS, rows))
+        total, count = _sums(blocks, *values)
         with np.errstate(invalid="ignore"):
             means.append(total / count)  # (1 + DRAWS, cells)
     order = np.arange(len(cells))
     if len(by) > 1:  # by their first videos: means over tasks add them up so, and the last digits depend on it
-        order = rows.groupby("cell")["video"].min().to_numpy().argsort(kind="stable")
+        earliest = np.full(len(cells), len(videos))
+        np.minimum.at(earliest, cell, video)
+        order = earliest.argsort(kind="stable")
     return pd.DataFrame(np.take(np.hstack(means), order, axis=1), columns=cells[order])
 
 

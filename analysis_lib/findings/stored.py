@@ -72,7 +72,8 @@ def stored_tables(
     baseline, pathway = tables["baseline"], tables["pathway"]
     seed = seed_of(folder)  # of the halves, as notebook 04 drew them
     tables["evaluation"] = stats.split_videos(baseline, "evaluation", seed=seed)
-    if baseline["correct"].any() and tables["knockout"].values("edge_set").issuperset(ROUTES.values()):
+    able = len(pathway) and baseline["correct"].any()
+    if able and tables["knockout"].values("edge_set").issuperset(ROUTES.values()):
         ranges = claims.effective_ranges(tables["knockout"], stats.split_videos(baseline, "selection", seed=seed))
         name = check_request(model=folder.parent.name, ranges=ranges).ranges_name
         pathway = pathway[pathway["ranges"] == name]
