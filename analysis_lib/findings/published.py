@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis_lib.findings.claims import ORDER, SMALLEST, Claim, centre, drops
 from analysis_lib.instrument.edges import ROUTES
+from analysis_lib.study.rows import stored_rows
 from analysis_lib.study.tables import read_table
 
 # Layers, and the mean change in % per bin of five window centres: cross-frame, video->question, question->last.
@@ -56,11 +57,11 @@ def beside_paper(folder: Path, claims: Mapping[str, Claim]) -> pd.DataFrame:
 
 def _routes(folder: Path, models: list[str]) -> list[dict[str, str]]:
     """A row for each route that was cut: how large the drop is at most, and where its centre lies."""
-    knockout, baseline, rows = read_table(folder, "knockout"), read_table(folder, "baseline"), []
+    knockout, baseline, rows = stored_rows(folder, "knockout"), read_table(folder, "baseline"), []
     own = baseline[baseline["task"] == "action_antonym"]
-    own = own if own["correct"].any() else baseline
+    own, cut = own if own["correct"].any() else baseline, knockout.values("edge_set")
     for number, route in enumerate(ROUTES.values(), start=1):
-        if route not in set(knockout["edge_set"]) or not own["correct"].any():
+        if route not in cut or not own["correct"].any():
             continue
         curve = drops(knockout, own, route)[0][route].iloc[:1]
         published = [-np.repeat(TABLE_E[model][number], 5)[: TABLE_E[model][0]] for model in models]
