@@ -101,17 +101,17 @@ def store_growth(table: pd.DataFrame) -> Drawn:
     """Seconds (left) and peak memory (right) of each use of the results store, by number of samples (`bench_store`)."""
     names = {
         "one_more": "one more sample", "one_route": "one task, one edge set", "resume_check": "what a full run lacks",
-        "redraw": "redraw of one edge set", "redraw_curves": "curves of eleven edge sets",
-        "redraw_verdicts": "verdicts, four times", "fill": "adding the samples",
+        "redraw": "redraw of one edge set", "redraw_curves": "curves of eleven edge sets", "fill": "adding the samples",
     }  # fmt: skip
+    names |= {use: use for use in table["use"] if use.startswith("notebook")}
     rows = table.assign(use=table["use"].map(names))
-    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.4))
+    fig, axes = plt.subplots(1, 2, figsize=(9.4, 3.4))
     for ax, value, label in zip(axes, ("seconds", "peak_mb"), ("seconds", "peak memory, MB"), strict=True):
         shown = rows[rows["use"] != names["fill"]] if value == "seconds" else rows
         order = {"hue": "use", "hue_order": list(names.values()), "style": "use", "style_order": list(names.values())}
-        sns.lineplot(shown, x="samples", y=value, ax=ax, markers=True, legend=ax is axes[1], palette="Dark2", **order)
+        sns.lineplot(shown, x="samples", y=value, ax=ax, markers=True, legend=ax is axes[1], palette="tab10", **order)
         ax.set(xscale="log", yscale="log", xlabel="samples of 352 rows", ylabel=label)
-    axes[1].get_legend().set_title("")
+    sns.move_legend(axes[1], "center left", bbox_to_anchor=(1.02, 0.5), title="", frameon=False)
     most, peak = table["samples"].max(), table["peak_mb"].max()
     headline(fig, f"No use of the results store holds more than {peak / 1000:.1f} GB, up to {most:,} samples")
     return fig, table
