@@ -17,6 +17,7 @@ import pandas as pd
 from analysis_lib.errors import StudyError
 from analysis_lib.findings import stats
 from analysis_lib.findings.analysed import Analysed, Table
+from analysis_lib.findings.bootstrap import across_tasks, replicates, replicates_of, summed
 from analysis_lib.instrument.edges import ROUTES
 from analysis_lib.study.rows import as_rows
 from analysis_lib.study.tables import BOTH_WAYS
@@ -163,10 +164,10 @@ def drops(knockout: Table, baseline: pd.DataFrame, *edge_sets: str,
     layer) on correctly answered samples, and the rows they come from: those that hold what `where` names."""
     rows = Analysed(knockout, baseline, edge_set=edge_sets, **where)
     by = ["edge_set", "task", "layer"]
-    sums = stats.summed(rows.parts(*by, "relative_change"), "relative_change", by)
+    sums = summed(rows.parts(*by, "relative_change"), "relative_change", by)
     if absent := ", ".join(sorted(set(edge_sets) - set(sums.index.unique("edge_set")))):
         raise StudyError(f"no knockout of {absent} on correctly answered samples is stored; run sweep with these edges")
-    return -stats.across_tasks(stats.replicates_of(sums, by)), rows
+    return -across_tasks(replicates_of(sums, by)), rows
 
 
 def _depth(curve: pd.DataFrame) -> np.ndarray:
@@ -204,7 +205,7 @@ def answer_depth(emergence: Table, baseline: pd.DataFrame) -> tuple[pd.Series, A
     """Replicates of the depth at which the true option's probability reaches half of its last value, and the rows."""
     rows = Analysed(emergence, baseline, is_answer=[True], normed=[True])
     parts = rows.parts("layer", "probability")
-    return crossing(stats.across_tasks(stats.replicates(parts, "probability", ["task", "layer"]))), rows
+    return crossing(across_tasks(replicates(parts, "probability", ["task", "layer"]))), rows
 
 
 def pathway_answers(pathway: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:

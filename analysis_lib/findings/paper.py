@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis_lib.findings import claims, stats
 from analysis_lib.findings.analysed import Analysed, Table, attach
+from analysis_lib.findings.bootstrap import across_tasks, replicates, replicates_of, summed, together
 from analysis_lib.findings.claims import LOSS, ORDER, SMALLEST, band, centre, drops, finding
 from analysis_lib.study.rows import as_rows, matched
 
@@ -28,7 +29,7 @@ def _share(reps: pd.Series) -> str:
 def above_chance(baseline: pd.DataFrame) -> Effect:
     """The model can do the tasks. Effect: accuracy minus chance. Falsified at chance: then there is no flow to map."""
     rows = baseline.assign(chance=100 / baseline["options"].map(len), accuracy=100.0 * baseline["correct"].astype(bool))
-    chance, accuracy = (stats.across_tasks(stats.replicates(rows, v, ["task"]))["mean"] for v in ("chance", "accuracy"))
+    chance, accuracy = (across_tasks(replicates(rows, v, ["task"]))["mean"] for v in ("chance", "accuracy"))
     return accuracy - chance, rows, f"Accuracy {accuracy[0]:.1f} %, chance {chance[0]:.1f} %."
 
 
@@ -37,7 +38,7 @@ def temporal_evidence(controls: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
     """Effect: accuracy minus that of the best control (no video, one frame, shuffled frames). Falsified if a control
     keeps the accuracy: then questions can be answered without time."""
     rows = pd.concat([baseline.assign(control="full"), controls.merge(baseline[["task", "sample_id"]])])
-    reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["control", "task"]))
+    reps = 100 * across_tasks(replicates(rows, "correct", ["control", "task"]))
     full, others = reps["full"], reps.drop(columns="full")
     best = others.iloc[0].idxmax()
     because = f"Accuracy {full[0]:.1f} %; the best control ({best}) reaches {others[best][0]:.1f} %."
@@ -60,8 +61,8 @@ def video_training(knockout: Table, image_knockout: Table, baseline: pd.DataFram
     that the video model gets right (each its own answer). Falsified if the base depends on other frames as much."""
     both = matched({"image": image_knockout, "video": knockout}, ["edge_set", "task", "sample_id", "layer"])
     rows, names = Analysed(both, baseline, edge_set=["cross-frame"]), ("relative_change_image", "relative_change_video")
-    changes = (stats.replicates(rows.parts("layer", name), name, ["task", "layer"]) for name in names)
-    image, video = (-band(stats.across_tasks(change), 0, 0.5) for change in changes)
+    changes = (replicates(rows.parts("layer", name), name, ["task", "layer"]) for name in names)
+    image, video = (-band(across_tasks(change), 0, 0.5) for change in changes)
     return video - image, rows, f"Mean drop {video[0]:.1f} % in the video model, {image[0]:.1f} % in the image model."
 
 
@@ -71,7 +72,7 @@ def early_half_accuracy(first: Table, second: Table, baseline: pd.DataFrame) -> 
     """Tables 2 and B. Effect: answers lost if the first half is cut minus the second, from the rows of `first` (cuts
     from layer 1) and `second` (to the last) that cut exactly half. Falsified if both halves cost the same."""
     rows = _lost(first, second, baseline)
-    lost = stats.across_tasks(stats.replicates(rows.assign(lost=100.0 * rows["lost"]), "lost", ["layers", "task"]))
+    lost = across_tasks(replicates(rows.assign(lost=100.0 * rows["lost"]), "lost", ["layers", "task"]))
     early, late = (lost[layers] for layers in lost)
     because = f"{early[0]:.1f} % of the answers are lost in the first half, {late[0]:.1f} % in the second."
     return early - late, rows, because
@@ -135,9 +136,9 @@ def temporal_words_later(lens: Table, baseline: pd.DataFrame) -> Effect:
     depths = as_rows(lens).computed("depth", ("count", "layer"), lambda r: r["count"] * (r["layer"] - 0.5) / deepest)
     rows = Analysed(depths, baseline, kind=["spatial", "temporal"])
     by, parts = ["kind", "task"], rows.parts("kind", "count", "depth")
-    sums = [[stats.summed(part, value, by) for value in ("count", "depth")] for part in parts]
-    hits, depth = (stats.replicates_of(stats.together([pair[i] for pair in sums], by), by) for i in (0, 1))
-    places = stats.across_tasks(depth / hits.where(hits > 0)).reindex(columns=["spatial", "temporal"])
+    sums = [[summed(part, value, by) for value in ("count", "depth")] for part in parts]
+    hits, depth = (replicates_of(together([pair[i] for pair in sums], by), by) for i in (0, 1))
+    places = across_tasks(depth / hits.where(hits > 0)).reindex(columns=["spatial", "temporal"])
     spatial, temporal = (places[kind] for kind in places)
     because = f"Mean depth {_share(spatial)} for spatial words, {_share(temporal)} for temporal words."
     return temporal - spatial, rows, because
@@ -176,7 +177,7 @@ def pathway_keeps_accuracy(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Eff
     """Table 3. Effect: accuracy with the pathway minus full accuracy, all samples. Non-inferiority: reproduced if a
     loss of 5 points is excluded, falsified if it is larger, undecided without an accuracy above chance to keep."""
     rows = claims.pathway_answers(pathway, baseline)
-    reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["pathway", "task"]))
+    reps = 100 * across_tasks(replicates(rows, "correct", ["pathway", "task"]))
     because = f"Accuracy {reps['full'][0]:.1f} % with full attention, {reps['effective'][0]:.1f} % with the pathway."
     able = above_chance(baseline).verdict == "reproduced"
     doubt = "" if able else "The model is not above chance: nothing can be lost."
@@ -188,7 +189,7 @@ def pathway_beats_random(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effec
     """Table 3. Effect: accuracy with the pathway minus that with as many random edges. Falsified if chance edges do as
     well: then the pathway names nothing special."""
     rows = claims.pathway_answers(pathway, baseline)
-    reps = 100 * stats.across_tasks(stats.replicates(rows, "correct", ["pathway", "task"]))
+    reps = 100 * across_tasks(replicates(rows, "correct", ["pathway", "task"]))
     because = f"Accuracy {reps['effective'][0]:.1f} % with the pathway, {reps['random'][0]:.1f} % with random edges."
     return reps["effective"] - reps["random"], rows, because
 
@@ -198,5 +199,5 @@ def most_edges_closed(pathway: pd.DataFrame, baseline: pd.DataFrame) -> Effect:
     """Table 3: 42 to 63 %. Effect: share of edges that the pathway closes. Falsified if it keeps more than 60 %."""
     rows = attach(pathway[pathway["pathway"] == "effective"], baseline, keep="all")
     rows = rows.assign(closed=100 * (1 - rows["edges_kept"] / rows["edges_total"]))
-    closed = stats.across_tasks(stats.replicates(rows, "closed", ["task"]))["mean"]
+    closed = across_tasks(replicates(rows, "closed", ["task"]))["mean"]
     return closed, rows, f"The pathway keeps {100 - closed[0]:.1f} % of the edges."

@@ -5,69 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis_lib.errors import StudyError
-from analysis_lib.findings import stats
-
-
-def clustered(rng, n_videos=30, per_video=3, mean=0.0, between=1.0, within=0.3):
-    """Values that share a video's own level."""
-    video = np.repeat(np.arange(n_videos), per_video)
-    value = mean + rng.normal(0, between, n_videos)[video] + rng.normal(0, within, video.size)
-    return pd.DataFrame({"video": video, "sample_id": np.arange(video.size), "value": value})
-
-
-def curves(rng, n_videos=20, layers=8, shift=None):
-    """One noisy curve per video, correlated along the layers."""
-    noise = rng.normal(size=(n_videos, layers)) + rng.normal(size=(n_videos, 1))
-    noise = noise + (0 if shift is None else np.asarray(shift))
-    frame = pd.DataFrame(noise, columns=range(1, layers + 1)).rename_axis("video")
-    return frame.melt(ignore_index=False, var_name="layer", value_name="value").reset_index()
-
-
-def test_replicates_row_zero_is_the_mean():
-    frame = clustered(np.random.default_rng(0)).assign(layer=lambda f: f.sample_id % 3)
-    reps = stats.replicates(frame, "value", ["layer"])
-    assert np.allclose(reps.iloc[0], frame.groupby("layer").value.mean())
-    assert reps.shape == (1 + stats.DRAWS, 3)
-
-
-def test_replicates_are_the_same_in_every_process():
-    frame = clustered(np.random.default_rng(0)).assign(cell="all")
-    first = stats.replicates(frame, "value", ["cell"])
-    stats._weights.cache_clear()
-    assert first.equals(stats.replicates(frame, "value", ["cell"])) and first["all"].nunique() > 100
-
-
-def test_cells_of_one_video_stay_paired():
-    frame = clustered(np.random.default_rng(0), per_video=1)
-    both = pd.concat([frame.assign(cell="a"), frame.assign(cell="b", value=frame.value + 2)])
-    reps = stats.replicates(both, "value", ["cell"])
-    assert np.allclose(reps["b"] - reps["a"], 2)  # the difference is known exactly although both means vary
-
-
-def test_blocks_take_the_same_draws_as_one(monkeypatch):
-    frame = curves(np.random.default_rng(0), n_videos=24)
-    frame["task"] = np.where(frame["video"] < 10, "b", "a")
-    made = []
-    for size in (stats.BLOCK, 24 * 500 + 7, 50):
-        monkeypatch.setattr(stats, "BLOCK", size)
-        stats._weights.cache_clear()
-        made.append(
-            (stats._weights(24), stats.replicates(frame, "value", ["task", "layer"]), stats.max_t(frame, "value"))
-        )
-    stats._weights.cache_clear()
-    known = np.random.default_rng(0).multinomial(24, np.full(24, 1 / 24), size=stats.DRAWS)
-    for weights, reps, tested in made:
-        assert (weights[0] == 1).all() and (weights[1:] == known).all()
-        pd.testing.assert_frame_equal(reps, made[0][1], rtol=1e-12)
-        pd.testing.assert_frame_equal(tested, made[0][2])
-
-
-def test_cells_stand_in_the_order_of_their_first_videos():
-    frame = clustered(np.random.default_rng(0), n_videos=6).assign(
-        task=lambda f: np.where(f.video < 2, "b", "a"), layer=1
-    )
-    assert [*stats.replicates(frame, "value", ["layer", "task"])] == [(1, "b"), (1, "a")]
-    assert [*stats.replicates(frame, "value", ["task"])] == ["a", "b"]
+from analysis_lib.findings import bootstrap, stats
+from tests.support.videos import clustered, curves
 
 
 @pytest.mark.slow
@@ -77,7 +16,7 @@ def test_bootstrap_covers_the_true_mean_and_rows_alone_do_not():
     for _ in range(300):
         frame = clustered(rng).assign(cell="all")
         for unit in hits:
-            reps = stats.replicates(frame.assign(video=frame[unit]), "value", ["cell"])
+            reps = bootstrap.replicates(frame.assign(video=frame[unit]), "value", ["cell"])
             _, low, high = stats.interval(reps["all"])
             hits[unit] += low <= 0 <= high
     assert 0.90 <= hits["video"] / 300 <= 0.98
@@ -94,14 +33,6 @@ def test_mean_interval_counts_samples_and_videos():
     frame = clustered(np.random.default_rng(0), n_videos=10, per_video=3).assign(task="t")
     row = stats.mean_interval(frame, "value", ["task"]).iloc[0]
     assert (row["n_samples"], row["n_videos"], row["task"]) == (30, 10, "t") and row["low"] < row["mean"] < row["high"]
-
-
-def test_every_task_weighs_the_same():
-    frame = pd.DataFrame(
-        {"video": range(12), "task": ["a"] * 10 + ["b"] * 2, "layer": 1, "value": [0.0] * 10 + [1.0] * 2}
-    )
-    reps = stats.across_tasks(stats.replicates(frame, "value", ["task", "layer"]))
-    assert reps.loc[0, 1] == 0.5
 
 
 def test_task_intervals_add_the_mean_of_tasks():
@@ -156,8 +87,3 @@ def test_max_t_refuses_holes():
 
 def test_holm_known_answer():
     assert np.allclose(stats.holm(pd.Series([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-
-
-def test_an_empty_table_is_named():
-    with pytest.raises(StudyError, match="no rows to summarise"):
-        stats.replicates(pd.DataFrame({"video": [], "x": []}), "x", [])
