@@ -31,7 +31,7 @@ def test_every_use_works_on_made_up_samples(tmp_path, monkeypatch, in_this_proce
 @pytest.mark.slow
 def test_notebooks_are_drawn_from_made_up_samples(tmp_path, monkeypatch, in_this_process):
     monkeypatch.setattr(bench_store, "USES", ())
-    monkeypatch.setattr(bench_store, "NOTEBOOKS", ("02", "05"))  # the others draw from the same tables
+    monkeypatch.setattr(bench_store, "NOTEBOOKS", ("02", "05"))  # 03 draws from the tables of 02
     table = pd.DataFrame(bench_store.growth(tmp_path / made_up.DIR, (16,)))
     assert table["use"].tolist() == ["fill", "notebook 02", "notebook 05"]
     for number in bench_store.NOTEBOOKS:  # each to its summary
