@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from analysis_lib.paths import write_atomic
 from analysis_lib.study.tables import SCHEMAS, keys, read_files, schema, stored, to_bytes
 
-FEW = ("baseline", "skipped", "receipts")  # tables with one long row, or a few, for a sample
+FEW = ("baseline", "skipped", "receipts", "controls", "pathway")  # tables with one long row, or a few, for a sample
 SAMPLE = pa.schema({table: pa.list_(pa.struct(columns)) for table, columns in SCHEMAS.items()})
 
 
