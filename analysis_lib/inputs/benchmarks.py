@@ -95,9 +95,9 @@ def draw(task: str, n: int, samples: int | None, seed: int) -> list[int]:
     return sorted(sorted(range(n), key=lambda index: rank(task, index, seed))[: samples or n])
 
 
-def benchmark_hash(samples: Iterable[Sample | Skip]) -> str:
-    """One hash (16 digits) over the identities of questions and clips, whatever their order."""
-    lines = sorted(f"{sample.sample_id} {sample.sha256}" for sample in samples)
+def benchmark_hash(sample_ids: Iterable[str], hashes: Iterable[str]) -> str:
+    """One hash (16 digits) over the identities of questions and clips (`sha256` of samples), whatever their order."""
+    lines = sorted(map("{} {}".format, sample_ids, hashes))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

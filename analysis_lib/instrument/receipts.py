@@ -53,7 +53,7 @@ class Receipt:
 
     def merge(self, *others: Self) -> Self:
         """All receipts as one."""
-        return merged([vars(receipt) for receipt in (self, *others)])
+        return merged({name: [getattr(receipt, name) for receipt in (self, *others)] for name in vars(self)})
 
     def check(self, dtype: torch.dtype) -> Self:
         """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked."""
@@ -69,10 +69,10 @@ class Receipt:
         return self
 
 
-def merged(receipts: Sequence[Mapping[str, float]]) -> Receipt:
-    """Any number of receipts, as mappings, as one."""
-    join = {field: max if isinstance(field.default, float) else sum for field in fields(Receipt)}
-    return Receipt(**{f.name: how([r.get(f.name, f.default) for r in receipts]) for f, how in join.items()})
+def merged(numbers: Mapping[str, Sequence[float]]) -> Receipt:
+    """Any number of receipts as one, from their numbers by field; a field without any keeps its default."""
+    join = {field.name: max if isinstance(field.default, float) else sum for field in fields(Receipt)}
+    return Receipt(**{name: how(numbers[name]) for name, how in join.items() if numbers.get(name)})
 
 
 def fully_blocked_rows(blocked: np.ndarray, ahead: np.ndarray | bool) -> int:

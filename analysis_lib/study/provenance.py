@@ -3,13 +3,13 @@
 Nothing in it depends on the order in which samples were measured, or on the time but for the day, so equal rows of one
 day give equal manifests."""
 
-import json
+import io
 import platform
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import torch
+from pyarrow.json import ParseOptions, read_json
 
 from analysis_lib import paths
 from analysis_lib.inputs.benchmarks import benchmark_hash
-from analysis_lib.inputs.records import Skip
-from analysis_lib.instrument.receipts import merged
+from analysis_lib.instrument.receipts import Receipt, merged
 from analysis_lib.models.records import VideoLLM
 from analysis_lib.study.tables import BOTH_WAYS
 
@@ -79,15 +80,23 @@ def summary(read: Callable[..., pd.DataFrame]) -> dict[str, Any]:
     baseline = read("baseline", ["task", "sample_id", "sample_sha256", "correct"])
     skipped = read("skipped", ["task", "sample_id", "sample_sha256"])
     kinds = {"measured": baseline, "correct": baseline[baseline["correct"]], "skipped": skipped}
-    counts = {kind: Counter(rows["task"].tolist()) for kind, rows in kinds.items()}
+    counts = {kind: Counter(rows["task"].value_counts().to_dict()) for kind, rows in kinds.items()}
     every = pd.concat([baseline, skipped], ignore_index=True)
-    asked = zip(every["sample_id"].tolist(), every["sample_sha256"].tolist(), strict=True)
+    asked = (every[name].to_numpy(object) for name in ("sample_id", "sample_sha256"))  # lists of strings take long
     receipts = read("receipts", ["measure", "receipt"])
-    kind = receipts["measure"].map({name: name.split()[0] for name in receipts["measure"].unique()})
-    texts = receipts.groupby(kind)["receipt"].agg(",".join)
-    found = {name: asdict(merged(json.loads(f"[{text}]"))) for name, text in sorted(texts.items())}
+    measures = receipts["measure"].unique()
+    of_kind = {kind: [m for m in measures if m.split()[0] == kind] for kind in sorted({m.split()[0] for m in measures})}
+    found = {kind: _as_one(receipts.loc[receipts["measure"].isin(of), "receipt"]) for kind, of in of_kind.items()}
     return {
-        "benchmark_sha256": benchmark_hash(Skip("", name, "", "", sha256) for name, sha256 in asked),
+        "benchmark_sha256": benchmark_hash(*asked),
         "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(set(every["task"]))},
         "receipts": {name: dict(sorted(receipt.items())) for name, receipt in found.items()},
     }
+
+
+def _as_one(receipts: pd.Series) -> dict[str, float]:
+    """Stored receipts, as JSON, merged."""
+    types = {field.name: pa.float64() if isinstance(field.default, float) else pa.int64() for field in fields(Receipt)}
+    known = ParseOptions(explicit_schema=pa.schema(types), unexpected_field_behavior="ignore")
+    rows = read_json(io.BytesIO("\n".join(receipts.to_numpy(object)).encode()), parse_options=known)
+    return asdict(merged({name: rows[name].drop_null().to_pylist() for name in rows.column_names}))

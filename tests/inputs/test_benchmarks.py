@@ -75,8 +75,9 @@ def test_numbers_as_candidates_and_bounds(tmp_path):
 
 
 def test_hash_follows_question_and_clip(tmp_path, root):
-    first = load_benchmark(f"tvbench:{root}")[0]
-    assert benchmark_hash(first) == benchmark_hash(first[::-1]) != benchmark_hash(first[:-1])
+    names, hashes = zip(*((s.sample_id, s.sha256) for s in load_benchmark(f"tvbench:{root}")[0]), strict=True)
+    assert benchmark_hash(names, hashes) == benchmark_hash(names[::-1], hashes[::-1])
+    assert benchmark_hash(names, hashes) != benchmark_hash(names[:-1], hashes[:-1])
     write_task(tmp_path, "t", [item("x.mp4")])
     before = load_benchmark(f"tvbench:{tmp_path}")[0][0].sha256
     clip = tmp_path / "video/t/x.mp4"
