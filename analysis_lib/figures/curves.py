@@ -110,7 +110,7 @@ def store_growth(table: pd.DataFrame) -> Drawn:
         shown = rows[rows["use"] != names["fill"]] if value == "seconds" else rows
         order = {"hue": "use", "hue_order": list(names.values()), "style": "use", "style_order": list(names.values())}
         sns.lineplot(shown, x="samples", y=value, ax=ax, markers=True, legend=ax is axes[1], palette="tab10", **order)
-        ax.set(xscale="log", yscale="log", xlabel="samples of 352 rows", ylabel=label)
+        ax.set(xscale="log", yscale="log", xlabel="samples of 352 knockouts", ylabel=label)
     sns.move_legend(axes[1], "center left", bbox_to_anchor=(1.02, 0.5), title="", frameon=False)
     most, peak = table["samples"].max(), table["peak_mb"].max()
     headline(fig, f"No use of the results store holds more than {peak / 1000:.1f} GB, up to {most:,} samples")

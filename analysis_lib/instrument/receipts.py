@@ -5,6 +5,7 @@ checked from outside: an all-open mask must leave the untouched model's logits a
 alone, with the attention weights of its cut edges measured; and each mask must have been applied as often as planned.
 A failed receipt is an error, never a row."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
@@ -56,8 +57,11 @@ class Receipt:
         return merged({name: [getattr(receipt, name) for receipt in (self, *others)] for name in vars(self)})
 
     def check(self, dtype: torch.dtype) -> Self:
-        """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked."""
+        """The receipt itself; StudyError if it proves that an intervention did not happen, or not as asked, or proves
+        nothing since a number is none (NaN, as half precision yields where it overflows)."""
         weight, heads, alone = self.max_blocked_weight, self.other_heads_difference, self.spot_check_difference
+        if unknown := [name for name, value in vars(self).items() if math.isnan(value)]:
+            raise StudyError(f"{', '.join(unknown)} is not a number, so nothing is proven; use --dtype float32")
         if self.fired != self.expected:
             raise StudyError(f"masks were applied {self.fired} times, not {self.expected}; results would be wrong")
         if weight != 0:
@@ -71,8 +75,13 @@ class Receipt:
 
 def merged(numbers: Mapping[str, Sequence[float]]) -> Receipt:
     """Any number of receipts as one, from their numbers by field; a field without any keeps its default."""
-    join = {field.name: max if isinstance(field.default, float) else sum for field in fields(Receipt)}
+    join = {field.name: largest if isinstance(field.default, float) else sum for field in fields(Receipt)}
     return Receipt(**{name: how(numbers[name]) for name, how in join.items() if numbers.get(name)})
+
+
+def largest(numbers: Sequence[float]) -> float:
+    """The largest of some numbers; NaN if one is NaN, which Python's `max` may pass over."""
+    return float(np.max(numbers))
 
 
 def fully_blocked_rows(blocked: np.ndarray, ahead: np.ndarray | bool) -> int:
@@ -98,12 +107,12 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
         if not first:
             first.extend((seen.layer, mask, seen.weights))
         on_cut_edges = seen.weights.masked_fill(~mask, 0)
-        receipt.max_blocked_weight = max(receipt.max_blocked_weight, float(on_cut_edges.max()))
-        receipt.kernel_difference = max(receipt.kernel_difference, seen.kernel_difference)
+        receipt.max_blocked_weight = largest([receipt.max_blocked_weight, float(on_cut_edges.max())])
+        receipt.kernel_difference = largest([receipt.kernel_difference, seen.kernel_difference])
 
     def feel(layer: int, change: float) -> None:
         seen_layers.add(layer)
-        receipt.max_blocked_weight = max(receipt.max_blocked_weight, change)
+        receipt.max_blocked_weight = largest([receipt.max_blocked_weight, change])
 
     with measured_attention(vlm, observe, layer_masks), probed_mixers(feel):
         alone, receipt.fired = masked_logits(vlm, inputs, layer_masks)
@@ -115,7 +124,7 @@ def measure(vlm: VideoLLM, inputs: Inputs, layer_masks: Mapping[int, torch.Tenso
     receipt.spot_check_difference = float((alone[0] - expected).abs().max())
     if not receipt.spot_check_difference < TOLERANCE[vlm.dtype]:
         moved = [masked_logits(vlm, last_digit_moved(inputs, seed), layer_masks)[0] for seed in range(2)]
-        receipt.rounding = max(float((logits - alone).abs().max()) for logits in moved)
+        receipt.rounding = largest([float((logits - alone).abs().max()) for logits in moved])
     return receipt
 
 

@@ -89,7 +89,7 @@ def summary(read: Callable[..., pd.DataFrame]) -> dict[str, Any]:
     found = {kind: _as_one(receipts.loc[receipts["measure"].isin(of), "receipt"]) for kind, of in of_kind.items()}
     return {
         "benchmark_sha256": benchmark_hash(*asked),
-        "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(set(every["task"]))},
+        "samples": {task: {kind: counts[kind][task] for kind in kinds} for task in sorted(every["task"].unique())},
         "receipts": {name: dict(sorted(receipt.items())) for name, receipt in found.items()},
     }
 

@@ -1,7 +1,8 @@
 """Receipts prove that cuts happened: what does not cut, fire or agree is an error."""
 
 import json
-from contextlib import nullcontext
+import math
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 
 import pytest
@@ -47,6 +48,23 @@ def test_receipts_merge_and_serialise():
     assert json.loads(json.dumps(asdict(both)))["fired"] == 4
     with pytest.raises(StudyError):
         both.check(torch.float32)
+
+
+def test_a_number_that_is_none_proves_nothing(tiny_vlm, tiny_inputs, monkeypatch):
+    for others in ([Receipt(noop_difference=math.nan), Receipt()], [Receipt(), Receipt(noop_difference=math.nan)]):
+        with pytest.raises(StudyError, match="noop_difference is not a number"):
+            Receipt().merge(*others).check(torch.float32)
+    mask = {1: torch.from_numpy(blocked_edges("video->last", tiny_inputs.roles))[None, None]}
+    seen = [passes.Seen(1, torch.zeros(1, 1, tiny_inputs.n, tiny_inputs.n), gap) for gap in (math.nan, 0.0)]
+
+    @contextmanager
+    def measured(vlm, observe, layers):
+        yield [observe(one) for one in seen]
+
+    monkeypatch.setattr(receipts, "measured_attention", measured)
+    monkeypatch.setattr(receipts, "_other_heads", lambda *_: 0.0)
+    logits = masked_logits(tiny_vlm, tiny_inputs, mask)[0][0]
+    assert math.isnan(receipts.measure(tiny_vlm, tiny_inputs, mask, logits).kernel_difference)
 
 
 def test_a_condition_that_differs_alone_is_an_error():
