@@ -113,7 +113,7 @@ def store_growth(table: pd.DataFrame) -> Drawn:
         ax.set(xscale="log", yscale="log", xlabel="samples of 352 knockouts", ylabel=label)
     sns.move_legend(axes[1], "center left", bbox_to_anchor=(1.02, 0.5), title="", frameon=False)
     most, peak = table["samples"].max(), table["peak_mb"].max()
-    headline(fig, f"No use of the results store holds more than {peak / 1000:.1f} GB, up to {most:,} samples")
+    headline(fig, f"No use of the results store holds more than {peak:,} MB, up to {most:,} samples")
     return fig, table
 
 

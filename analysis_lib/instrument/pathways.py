@@ -160,9 +160,9 @@ def run_pathways(
     return dict(zip(pathways, logits, strict=True)), receipt.merge(alone).check(vlm.dtype)
 
 
-def edges_kept(masks: Masks, ahead: np.ndarray | bool = False) -> tuple[int, int]:
-    """Edges left open and all edges, each summed over layers (not heads); `ahead` as in `Roles`."""
-    total = len(masks) * int(_readable(masks, ahead).sum())
+def edges_kept(masks: Masks, readable: np.ndarray) -> tuple[int, int]:
+    """Edges left open and all edges, each summed over layers (not heads); `readable` (n, n) bool as in `Roles`."""
+    total = len(masks) * int(readable.sum())
     return total - sum(int(mask.sum()) for mask in masks), total
 
 
@@ -197,23 +197,18 @@ def _arrival(roles: Roles, masks: Masks, stops: Sequence[str]) -> int:
     return 0
 
 
-def _readable(masks: Masks, ahead: np.ndarray | bool) -> np.ndarray:
-    """(n, n) bool, all edges there are, as `Roles.readable`."""
-    return np.tri(len(masks[0]), dtype=bool) | ahead
-
-
-def live_rows(masks: Masks, ahead: np.ndarray | bool = False) -> list[np.ndarray]:
+def live_rows(masks: Masks, readable: np.ndarray) -> list[np.ndarray]:
     """Positions whose state the last position's answer needs: L + 1 arrays (n,) bool, below layer 1, above it, ….
-    `ahead` as in `Roles`."""
-    live, readable = [np.arange(len(masks[0])) == len(masks[0]) - 1], _readable(masks, ahead)
+    `readable` (n, n) bool as in `Roles`."""
+    live = [np.arange(len(readable)) == len(readable) - 1]
     for cut in reversed(masks):  # a position is needed if one that is needed above reads it
         live.append(live[-1] | (readable & ~cut)[live[-1]].any(0))
     return live[::-1]
 
 
-def flops_kept(vlm: VideoLLM, masks: Masks, ahead: np.ndarray | bool = False) -> float:
-    """Share (0..1) of the multiplications of a dense pass (all rows, all edges) that an exact one still needs; `ahead`
-    as in `Roles`.
+def flops_kept(vlm: VideoLLM, masks: Masks, readable: np.ndarray) -> float:
+    """Share (0..1) of the multiplications of a dense pass (all rows, all edges) that an exact one still needs;
+    `readable` (n, n) bool as in `Roles`.
 
     Counted are the decoder's linear maps (keys and values for every row that a live row may read, the rest for live
     rows) and two products per open edge of a live row; embedding, norms, vision tower and head are not. A layer with a
@@ -224,7 +219,7 @@ def flops_kept(vlm: VideoLLM, masks: Masks, ahead: np.ndarray | bool = False) ->
     per_row = width * (2 * heads * head + 3 * inner_width(vlm))  # query and output maps, gated feed-forward
     per_key_row = width * 2 * (config.num_key_value_heads or heads) * head
     attending, feed_forward = (per_row, per_key_row, 2 * heads * head), width * 3 * inner_width(vlm)
-    n, live, readable, spent, dense = len(masks[0]), live_rows(masks, ahead), _readable(masks, ahead), 0, 0
+    n, live, spent, dense = len(readable), live_rows(masks, readable), 0, 0
     for layer, below, above, cut in zip(decoder_layers(vlm), live, live[1:], masks, strict=False):
         row, key_row, edge = attending if attention_of(layer) is not None else _mixing(layer, feed_forward)
         spent += row * above.sum() + key_row * below.sum() + edge * (readable & ~cut)[above].sum()

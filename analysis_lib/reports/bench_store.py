@@ -50,7 +50,8 @@ def one_route(folder: Path, count: int) -> None:
 
 def resume_check(folder: Path, count: int) -> None:
     """What a complete run of all samples lacks: nothing."""
-    asked = [Sample("?", task=n[:7], sample_id=n, video=Path("v"), sha256="s") for n in sample_ids(count)]
+    video = Path("v")
+    asked = [Sample("?", task=n[:7], sample_id=n, video=video, sha256="s") for n in sample_ids(count)]
     with Store(folder) as store:
         assert not missing(store, asked, request())
 

@@ -99,9 +99,10 @@ def _pathway(answer: Answer, request: Request) -> Rows:
     found, receipt = pathways.run_pathways(vlm, answer.inputs, masks)
     rows = []
     for name, logits in found.items():
-        kept, total = pathways.edges_kept(masks[name], roles.ahead)
+        kept, total = pathways.edges_kept(masks[name], roles.readable)
         own = {"pathway": name, "ranges": request.ranges_name, "edges_kept": kept, "edges_total": total}
-        own |= {"flops_kept": pathways.flops_kept(vlm, masks[name], roles.ahead), "prediction_base": base["prediction"]}
+        own |= {"flops_kept": pathways.flops_kept(vlm, masks[name], roles.readable)}
+        own |= {"prediction_base": base["prediction"]}
         rows.append(answer.key | own | base | answer.read(logits[None], "pruned")[0])
     return {"pathway": rows, "receipts": [answer.receipt_row(f"pathway {request.ranges_name}", receipt)]}
 

@@ -126,9 +126,10 @@ class Store(AbstractContextManager):
         are read one after the other, two columns of each, so a table of any size fits."""
         places = [{name: i for i, name in enumerate(names)} for names in (samples, values)]
         found = np.zeros((len(samples) + 1, len(values) + 1), bool)  # the last row and column are all others
-        files = (read_files(table, [file], ["sample_id", column]) for file in stored(self.folder, table))
+        asked = ("sample_id", column)
+        files = (read_files(table, [file], asked, coded=asked) for file in stored(self.folder, table))
         for rows in chain(files, [self._fresh[table]] if self._fresh else []):
-            coded = [rows[name].combine_chunks().dictionary_encode() for name in ("sample_id", column)]
+            coded = [rows[name].combine_chunks().dictionary_encode() for name in asked]
             at = [
                 np.array([place.get(name, -1) for name in code.dictionary.to_pylist()], int)[code.indices.to_numpy()]
                 for place, code in zip(places, coded, strict=True)

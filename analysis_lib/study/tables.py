@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.dataset import dataset
+from pyarrow.dataset import ParquetFileFormat, dataset
 
 from analysis_lib.errors import StudyError
 
@@ -88,14 +88,17 @@ def stored(folder: Path, table: str, where: Where | None = None) -> list[Path]:
     return [file for file in (place, place.with_name(f".{place.name}.old")) if file.exists()][:1]
 
 
-def read_files(table: str, files: Sequence[Path], columns: Sequence[str] = (), where: Where | None = None) -> pa.Table:
-    """Rows of these files of a table (see `read_table`), one after the other."""
-    names = list(columns) or list(SCHEMAS[table])
+def read_files(table: str, files: Sequence[Path], columns: Sequence[str] = (), where: Where | None = None,
+               coded: Collection[str] = ()) -> pa.Table:  # fmt: skip
+    """Rows of these files of a table (see `read_table`), one after the other. The strings of the columns `coded` stay
+    what they are in the files, a dictionary and numbers: five times as fast to read."""
+    names, numbered = list(columns) or list(SCHEMAS[table]), pa.dictionary(pa.int32(), pa.string())
+    kinds = pa.schema(SCHEMAS[table] | dict.fromkeys(coded, numbered))
     if not files:
-        return schema(table).empty_table().select(names)
-    which = files[0] if len(files) == 1 else files[0].parent
+        return kinds.empty_table().select(names)
+    which, read_as = files[0] if len(files) == 1 else files[0].parent, ParquetFileFormat(dictionary_columns=coded)
     return _reading(
-        which, lambda: dataset([*map(str, files)], schema=schema(table)).to_table(names, filter=among(where))
+        which, lambda: dataset([*map(str, files)], kinds, format=read_as).to_table(names, filter=among(where))
     )
 
 

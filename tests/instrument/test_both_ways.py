@@ -236,7 +236,7 @@ def test_pathways_close_edges_to_later_frames_too(vlm, inputs, masks):
         assert sum(m.sum() for m in masks[name]) == sum(m.sum() for m in masks["effective"])
         assert not any((m & ~roles.readable).any() for m in masks[name])
         assert any(np.triu(m, 1).any() for m in masks[name])
-    kept, total = pathways.edges_kept(masks["effective"], roles.ahead)
+    kept, total = pathways.edges_kept(masks["effective"], roles.readable)
     assert total == DEPTH * len(open_edges(inputs))
     assert kept == total - sum(int(mask.sum()) for mask in masks["effective"])
     text = roles.positions("text")[:-1]
@@ -253,11 +253,11 @@ def test_dead_rows_change_nothing_and_live_ones_do(vlm, inputs, masks):
     roles, last = inputs.roles, inputs.roles.positions(f"frame {FRAMES}")
     cut = [blocked_edges(f"frame {FRAMES}->text", roles) | blocked_edges("frame_text->text", roles)] * DEPTH
     hooks = {i: torch.from_numpy(mask)[None, None] for i, mask in enumerate(cut, start=1)}
-    live = pathways.live_rows(cut, roles.ahead)
+    live, of_causal = (pathways.live_rows(cut, edges) for edges in (roles.readable, np.tri(inputs.n, dtype=bool)))
     assert moving_layers(vlm) == (1, 2, 3) and [bool(alive[last].all()) for alive in live] == [True, True, False, False]
-    assert not pathways.live_rows(cut)[1][last].any()  # a causal model would not need it
+    assert not of_causal[1][last].any()  # a causal model would not need it
     wanted, _ = masked_logits(vlm, inputs, hooks)
-    for poisoned, same in ((live[1:], True), (pathways.live_rows(cut)[1:], False)):
+    for poisoned, same in ((live[1:], True), (of_causal[1:], False)):
         with ExitStack() as stack:
             for layer, alive in zip(decoder_layers(vlm), poisoned, strict=True):
                 dead = torch.from_numpy(~alive)[None, :, None]
@@ -275,7 +275,7 @@ def test_multiplications_are_counted_with_edges_to_later_positions(vlm, inputs):
     unneeded = (n - 1) * row + edge * (edges - n)  # in the last layer only the last row is needed
     everything = [np.zeros((n, n), bool)] * DEPTH
     wanted = 1 - unneeded / (DEPTH * (n * (row + key_row) + edge * edges))
-    assert pathways.flops_kept(vlm, everything, inputs.roles.ahead) == pytest.approx(wanted)
+    assert pathways.flops_kept(vlm, everything, inputs.roles.readable) == pytest.approx(wanted)
 
 
 @torch.no_grad()

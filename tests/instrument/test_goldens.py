@@ -100,7 +100,7 @@ def test_pathway(case, tiny_vlm):
     assert [layer - 1 for layer in ranges.video_question] == wanted["video_to_question_layers"]
     assert [layer - 1 for layer in ranges.question_last] == wanted["question_to_last_layers"]
     masks = pathways.effective_pathway(inputs.roles, 12, ranges)
-    assert pathways.edges_kept(masks) == (wanted["edges_kept"], wanted["edges_base"])
+    assert pathways.edges_kept(masks, inputs.roles.readable) == (wanted["edges_kept"], wanted["edges_base"])
     probability = pathways.run_pathways(tiny_vlm, inputs, {"effective": masks})[0]["effective"].softmax(-1)
     assert float(probability[expected["base_answer_id"]]) == pytest.approx(wanted["prob"], abs=TOLERANCE)
     assert float(probability[expected["gt_id"]]) == pytest.approx(wanted["gt_prob"], abs=TOLERANCE)

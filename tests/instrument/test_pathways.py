@@ -98,7 +98,7 @@ def test_dead_rows_change_nothing(tiny_vlm, tiny_inputs, masks):
     cut = masks["strict"]
     hooks = {i: torch.from_numpy(mask)[None, None] for i, mask in enumerate(cut, start=1)}
     wanted, _ = masked_logits(tiny_vlm, tiny_inputs, hooks)
-    live, handles = live_rows(cut), []
+    live, handles = live_rows(cut, tiny_inputs.roles.readable), []
     for layer, alive in zip(decoder_layers(tiny_vlm), live[1:], strict=True):
         dead = torch.from_numpy(~alive)
 
@@ -115,18 +115,18 @@ def test_dead_rows_change_nothing(tiny_vlm, tiny_inputs, masks):
 
 
 def test_flops_kept_by_hand(tiny_vlm, tiny_inputs, masks):
-    n = tiny_inputs.n
+    n, readable = tiny_inputs.n, tiny_inputs.roles.readable
     everything = [np.zeros((n, n), bool)] * 12
     row, key_row = 64 * (2 * 64 + 3 * 192), 64 * 2 * 64
     dense = 12 * (n * (row + key_row) + 2 * 64 * n * (n + 1) // 2)
     unneeded = (n - 1) * row + 2 * 64 * n * (n - 1) // 2  # in the last layer only the last row is needed
-    assert pathways.flops_kept(tiny_vlm, everything) == pytest.approx(1 - unneeded / dense)
-    kept = {name: pathways.flops_kept(tiny_vlm, cut) for name, cut in masks.items()}
+    assert pathways.flops_kept(tiny_vlm, everything, readable) == pytest.approx(1 - unneeded / dense)
+    kept = {name: pathways.flops_kept(tiny_vlm, cut, readable) for name, cut in masks.items()}
     assert kept["strict"] < kept["effective"] < 1
 
 
 def test_edges_kept_of_an_open_model_are_all(tiny_inputs):
-    assert pathways.edges_kept([np.zeros((10, 10), bool)] * 3) == (165, 165)
+    assert pathways.edges_kept([np.zeros((10, 10), bool)] * 3, np.tri(10, dtype=bool)) == (165, 165)
 
 
 def test_pathways_run_in_one_batch_and_prove_it(tiny_vlm, tiny_inputs, masks):
