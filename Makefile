@@ -62,7 +62,7 @@ record: $(READY) $(BASE) ## write the record (data/results, figures, notebooks/e
 drift: $(READY) ## measure how far numbers drift with threads, number format and seed, into data/drift.csv
 	@$(PY) -m analysis_lib.reports.drift_sweeps
 
-readme: $(READY) ## write the stored findings, costs and drift into README.md and CITATION.cff
+readme: $(READY) ## write the stored findings, costs and drift into README.md, CITATION.cff and docs/scale.md
 	@$(PY) -m analysis_lib.reports.readme
 
 smoke: $(READY) $(BASE) ## try MODEL and BENCHMARK: every notebook on a few questions, into build/smoke; says how long all take
@@ -72,6 +72,7 @@ smoke: $(READY) $(BASE) ## try MODEL and BENCHMARK: every notebook on a few ques
 
 bench: $(READY) ## time and count what a knockout sweep costs, exact against full, into data/bench
 	@$(PY) -m analysis_lib.reports.bench
+	@$(PY) -m analysis_lib.reports.gpu_hours
 
 bench-store: $(READY) ## fill a results store with up to 100,000 made-up samples and see how it grows, into data/bench
 	@$(PY) -m analysis_lib.reports.bench_store

@@ -40,6 +40,8 @@ OPTIONS = ("grows", "shrinks", "jumps", "blinks", "swells", "flashes", "rises", 
 SHAPES = [(512, 8, 16, 8, 3, 4), *((256, 4, 12, frames, 3, 4) for frames in (8, 16, 32, 64))]
 SHAPES += [(256, 4, layers, 8, 3, 4) for layers in (6, 24)] + [(256, 4, 12, 8, 3, options) for options in (2, 8)]
 LARGE = (4096, 32, 32, 8, 12, 4)  # LLaVA-NeXT-7B: 1152 video tokens
+# Makes a function run on "meta", where positions have no numbers that this could look at.
+on_meta = mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
 ALT = (
     "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by frames and procedure. "
     "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
@@ -48,23 +50,25 @@ ALT = (
 
 def random_model(base: VideoLLM, width: int, heads: int, layers: int) -> VideoLLM:
     """The embedded model's vision tower and tokenizer with a random decoder of another size."""
-    decoder = _shape(width, heads, layers, 3 * width)
-    return _built(base, f"random-{width}x{layers}", base.device, torch.float32, decoder, {})
+    decoder = sizes_of(width, heads, layers, 3 * width)
+    return built(base, f"random-{width}x{layers}", base.device, torch.float32, decoder, {})
 
 
 def large_model(base: VideoLLM, device: torch.device) -> VideoLLM:
     """A random model of LLaVA-NeXT-7B's size with a CLIP-L tower, in bfloat16; on "meta" it has no weights."""
-    decoder = _shape(*LARGE[:3], 11008) | {"vocab_size": 32064}
-    tower = _shape(1024, 16, 24, 4096) | {"image_size": 336, "patch_size": 14}
-    return _built(base, "LLaVA-NeXT-7B shape", device, torch.bfloat16, decoder, tower)
+    decoder = sizes_of(*LARGE[:3], 11008) | {"vocab_size": 32064}
+    tower = sizes_of(1024, 16, 24, 4096) | {"image_size": 336, "patch_size": 14}
+    return built(base, "LLaVA-NeXT-7B shape", device, torch.bfloat16, decoder, tower)
 
 
-def _shape(width: int, heads: int, layers: int, inner: int) -> dict[str, int]:
+def sizes_of(width: int, heads: int, layers: int, inner: int) -> dict[str, int]:
+    """The settings of a config for a decoder or a tower of these sizes, with as many heads of keys as of queries."""
     sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "head_dim": width // heads}
     return sizes | {"num_attention_heads": heads, "num_key_value_heads": heads}
 
 
-def _built(base: VideoLLM, name: str, device: torch.device, dtype: torch.dtype, decoder: dict, tower: dict) -> VideoLLM:
+def built(base: VideoLLM, name: str, device: torch.device, dtype: torch.dtype, decoder: dict, tower: dict) -> VideoLLM:
+    """A random model like `base` with other settings for decoder and tower; on "meta" it has no weights."""
     config = copy.deepcopy(base.hf.config)
     config.text_config.update(decoder)
     config.vision_config.update(tower)
@@ -117,7 +121,7 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> pd.DataFr
     return pd.concat([table, total], ignore_index=True).assign(**shape)[[*shape, *table]]
 
 
-@mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)  # it looks at positions
+@on_meta
 def counted(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
     """The same rows for a model on "meta", which has shapes but no numbers, and `gpu_memory_mb`: what an exact sweep on
     a large GPU holds beyond the weights. An upper bound: scores of attention are in it, which fused kernels avoid."""

@@ -1,5 +1,5 @@
-"""Writes what is stored into README.md and CITATION.cff, between marks: findings, the cost of a sweep, drift, and the
-record's commit. Nothing is measured."""
+"""Writes what is stored into README.md, CITATION.cff and docs/scale.md, between marks: findings, the cost of a sweep,
+drift, the record's commit, and GPU hours. Nothing is measured."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis_lib import findings, paths
 from analysis_lib.errors import StudyError
+from analysis_lib.reports import gpu_hours
 from analysis_lib.study.tables import read_manifest
 
 FINDINGS = {  # of the paper, by the notebook that measures them: the statement, and the claims that make it up
@@ -131,6 +132,7 @@ BLOCKS = {"findings": findings_block, "cost": cost_block, "drift": drift_block}
 FILES = {  # how a mark looks there, and the blocks
     "README.md": ("<!-- {} -->\n", BLOCKS),
     "CITATION.cff": ("# {}\n", {"record": record_block}),
+    "docs/scale.md": ("<!-- {} -->\n", {"hours": gpu_hours.hours_block}),
 }
 
 

@@ -31,6 +31,13 @@ def test_operations_belong_to_who_calls_them(sweep):
     assert owners["aten::cat"] == {profiles.MODEL, profiles.OURS}  # rotary halves; clean keys before changed ones
 
 
+def test_the_products_of_attention_are_counted():
+    query, keys = torch.zeros(1, 2, 3, 8), torch.zeros(1, 2, 5, 8)
+    run = lambda: torch.nn.functional.scaled_dot_product_attention(query, keys, keys)  # noqa: E731
+    [gflop] = profiles.costs([(run, 1)], 0)["gflop"]
+    assert gflop * 1e9 == pytest.approx(2 * (2 * 2 * 3 * 5 * 8))  # two products of 2 heads, two operations an entry
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_memory_is_the_most_held_at_once(device):
     given = torch.zeros(1000, device=device)
