@@ -20,7 +20,7 @@ from analysis_lib.reports import bench
 from analysis_lib.reports.profiles import costs
 
 # Decoders as their makers publish them: width, heads, heads of keys, layers, inner width, vocabulary; and of the paper
-# (section 4), how many video tokens a side of a frame has.
+# (Table 3), how many video tokens a side of a frame has.
 SHAPES = {
     "LLaVA-NeXT-7B": (4096, 32, 32, 32, 11008, 32064, 12),
     "LLaVA-NeXT-13B": (5120, 40, 40, 40, 13824, 32064, 12),
