@@ -42,6 +42,7 @@ SHAPES += [(256, 4, layers, 8, 3, 4) for layers in (6, 24)] + [(256, 4, 12, 8, 3
 LARGE = (4096, 32, 32, 8, 12, 4)  # LLaVA-NeXT-7B: 1152 video tokens
 # Makes a function run on "meta", where positions have no numbers that this could look at.
 on_meta = mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
+large_batches = mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST)  # as on a large GPU
 ALT = (
     "Left: seconds for one sample's sweep (eleven edge sets, one window a layer) by frames and procedure. "
     "Right: floating-point operations of such a sweep in a model of LLaVA-NeXT-7B's shape, by class of edge sets."
@@ -125,7 +126,7 @@ def sweep_costs(vlm: VideoLLM, inputs: Inputs, *, repeats: int = 3) -> pd.DataFr
 def counted(vlm: VideoLLM, inputs: Inputs) -> pd.DataFrame:
     """The same rows for a model on "meta", which has shapes but no numbers, and `gpu_memory_mb`: what an exact sweep on
     a large GPU holds beyond the weights. An upper bound: scores of attention are in it, which fused kernels avoid."""
-    with mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST):
+    with large_batches:
         memory = peak_bytes(sweep_alone(vlm, inputs)) >> 20
     return sweep_costs(vlm, inputs, repeats=0).assign(gpu_memory_mb=memory)
 

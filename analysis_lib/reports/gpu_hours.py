@@ -5,14 +5,11 @@ decoder of each model's shape, without weights, as `bench` does, into data/bench
 questions that a benchmark publishes and from the operations a second that a GPU sustains, which is assumed: the table
 says so. Nothing is timed."""
 
-from unittest import mock
-
 import pandas as pd
 import torch
 
 from analysis_lib import paths
 from analysis_lib.inputs.formats import FORMATS
-from analysis_lib.instrument import knockout
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.instrument.edges import EDGE_SETS
 from analysis_lib.models.records import VideoLLM
@@ -33,6 +30,7 @@ FILE = paths.DATA / "bench" / "gpu_hours.csv"
 
 
 @bench.on_meta
+@bench.large_batches
 def counted(base: VideoLLM, name: str, shape: tuple[int, ...]) -> dict[str, str | int | float]:
     """One question's exact sweep in a decoder of this shape: 10^12 operations (`tflop`), and what there is of it. The
     vision tower, which runs once a question, is left out."""
@@ -40,8 +38,7 @@ def counted(base: VideoLLM, name: str, shape: tuple[int, ...]) -> dict[str, str 
     decoder = bench.sizes_of(width, heads, layers, inner) | {"num_key_value_heads": keys, "vocab_size": vocabulary}
     vlm = bench.built(base, name, torch.device("meta"), torch.bfloat16, decoder, {})
     inputs = bench.random_inputs(vlm, FRAMES, side, OPTIONS)
-    with mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST):  # batches as on a large GPU
-        gflop = costs([(bench.sweep_alone(vlm, inputs), 1)], 0)["gflop"].item()
+    gflop = costs([(bench.sweep_alone(vlm, inputs), 1)], 0)["gflop"].item()
     sizes = {"layers": layers, "positions": inputs.n, "conditions": layers * len(EDGE_SETS)}
     return {"model": name, **sizes, "tflop": gflop / 1e3}
 

@@ -1,5 +1,5 @@
 """Writes what is stored into README.md, CITATION.cff and docs/scale.md, between marks: findings, the cost of a sweep,
-drift, the record's commit, and GPU hours. Nothing is measured."""
+drift, the record's commit, the results store's growth, and GPU hours. Nothing is measured."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -28,6 +28,16 @@ MODELS = {  # the natural model first: its image-only base, and what it is for
     "smol": ("smol-image", "trained the ordinary way"),
     "smol-seed1": ("smol-image", "the same, trained again"),
     "embedded": ("embedded-image", "the positive control"),
+}
+
+STORE_USES = {  # of the results store, by the names of `bench_store`
+    "one_more": "one more sample: open, add, finish",
+    "one_route": "read one task and one edge set",
+    "resume_check": "check a complete run for what it lacks",
+    "redraw": "read all columns of one edge set",
+    "redraw_curves": "curves of all eleven edge sets, with intervals and tests over 50,000 videos",
+    "notebook 02": "notebook 02, redrawn whole: curves of seven edge sets, logit lens, claims by task",
+    "notebook 03": "notebook 03, redrawn whole: curves of three edge sets, emergence, claims by task",
 }
 
 
@@ -94,6 +104,18 @@ def _compared(cost: pd.Series, form: str) -> str:
     return ", ".join(f"{form.format(cost[name])} {name}{more}" for name, more in ({"exact": ""} | times).items())
 
 
+def store_block() -> str:
+    """Markdown: seconds and peak memory of each use of the results store at the largest size measured."""
+    table = pd.read_csv(paths.DATA / "bench" / "store.csv")
+    largest = table[table["samples"] == table["samples"].max()].set_index("use")
+    uses = STORE_USES | {"fill": f"the driver, while it adds {largest.loc['fill', 'added']:,.0f} samples"}
+    text = "| use | seconds | peak memory, MB |\n|---|---|---|\n"
+    for use, said in uses.items():
+        spent, peak = largest.loc[use, ["seconds", "peak_mb"]]
+        text += f"| {said} | {spent:.{(spent < 10) + (spent < 1)}f} | {peak:,.0f} |\n"
+    return text
+
+
 def drift_block() -> str:
     """Markdown: how far numbers drifted when one thing was changed, a row each."""
     table = pd.read_csv(paths.DATA / "drift.csv")
@@ -132,7 +154,7 @@ BLOCKS = {"findings": findings_block, "cost": cost_block, "drift": drift_block}
 FILES = {  # how a mark looks there, and the blocks
     "README.md": ("<!-- {} -->\n", BLOCKS),
     "CITATION.cff": ("# {}\n", {"record": record_block}),
-    "docs/scale.md": ("<!-- {} -->\n", {"hours": gpu_hours.hours_block}),
+    "docs/scale.md": ("<!-- {} -->\n", {"store": store_block, "hours": gpu_hours.hours_block}),
 }
 
 

@@ -97,12 +97,12 @@ def _pathway(answer: Answer, request: Request) -> Rows:
     layers = pathways.pathway_ranges(depth, vlm.hf.config.model_type, given=request.ranges)
     masks = pathways.all_pathways(roles, depth, layers, seed=_seed(answer, request))
     found, receipt = pathways.run_pathways(vlm, answer.inputs, masks)
-    rows = []
+    rows, readable = [], roles.readable  # (n, n)
     for name, logits in found.items():
-        kept, total = pathways.edges_kept(masks[name], roles.readable)
+        kept, total = pathways.edges_kept(masks[name], readable)
+        flops = pathways.flops_kept(vlm, masks[name], readable)
         own = {"pathway": name, "ranges": request.ranges_name, "edges_kept": kept, "edges_total": total}
-        own |= {"flops_kept": pathways.flops_kept(vlm, masks[name], roles.readable)}
-        own |= {"prediction_base": base["prediction"]}
+        own |= {"flops_kept": flops, "prediction_base": base["prediction"]}
         rows.append(answer.key | own | base | answer.read(logits[None], "pruned")[0])
     return {"pathway": rows, "receipts": [answer.receipt_row(f"pathway {request.ranges_name}", receipt)]}
 

@@ -1,13 +1,10 @@
 """GPU hours: operations counted without weights are those of a model with weights, and the document states what is
 stored."""
 
-from unittest import mock
-
 import pandas as pd
 import pytest
 
 from analysis_lib import paths
-from analysis_lib.instrument import knockout
 from analysis_lib.instrument.checks import load_model
 from analysis_lib.reports import bench, gpu_hours
 from analysis_lib.reports.profiles import costs
@@ -18,7 +15,7 @@ def test_operations_are_those_of_a_model_with_weights(tiny_vlm):
     found = gpu_hours.counted(tiny_vlm, "small", (64, 2, 2, 4, 192, words, 3))
     vlm = bench.random_model(tiny_vlm, 64, 2, 4)
     inputs = bench.random_inputs(vlm, gpu_hours.FRAMES, 3, gpu_hours.OPTIONS)
-    with mock.patch.object(knockout, "_room", lambda vlm: knockout.MOST):
+    with bench.large_batches:
         [gflop] = costs([(bench.sweep_alone(vlm, inputs), 1)], 0)["gflop"]
     assert found["tflop"] == gflop / 1e3 > 0
     assert (found["layers"], found["positions"], found["conditions"]) == (4, inputs.n, 4 * 11)

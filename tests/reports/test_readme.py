@@ -1,5 +1,6 @@
 """The README's numbers are those of the stored results."""
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -23,6 +24,12 @@ def test_readme_states_the_stored_cost():
 
 def test_readme_states_the_measured_drift():
     assert readme.drift_block() in (paths.ROOT / "README.md").read_text()
+
+
+def test_the_page_on_scale_states_how_the_store_grows():
+    table = pd.read_csv(paths.DATA / "bench" / "store.csv")
+    assert {*readme.STORE_USES, "fill"} == set(table["use"])
+    assert readme.store_block() in (paths.ROOT / "docs" / "scale.md").read_text()
 
 
 def test_only_the_marked_block_changes(tmp_path, monkeypatch):
